@@ -60,7 +60,7 @@ class PostgresServer:
         self._account = _account()
         self._initialise(durable)
         self._shell = self._start()
-        self._wait()
+        self._admin = self._connect()
 
     def url_for(self, database: str) -> str:
         """The address of `database` for SQLAlchemy with psycopg 3."""
@@ -90,12 +90,12 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop the server (open transactions are rolled back) and remove its folder. Idempotent."""
         assert self._shell.stdin is not None
+        self._admin.close()
         self._shell.stdin.close()
         self._shell.wait(timeout=60)
 
     def _run(self, statement: str) -> None:
-        with psycopg.connect(host=str(self.folder), user="heroes", dbname="postgres", autocommit=True) as connection:
-            connection.execute(statement)
+        self._admin.execute(statement)
 
     def _initialise(self, durable: bool) -> None:
         if self._account is not None:
@@ -125,11 +125,11 @@ class PostgresServer:
             **self._as_account(),
         )
 
-    def _wait(self) -> None:
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
         deadline = time.monotonic() + 60
         while True:
             try:
-                return self._run("SELECT 1")
+                return psycopg.connect(host=str(self.folder), user="heroes", dbname="postgres", autocommit=True)
             except psycopg.OperationalError as error:
                 if self._shell.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()}") from error
@@ -161,7 +161,9 @@ def programs() -> Path:
     if found is None:
         print("tests: installing Debian's package postgresql (apt-get)", file=sys.stderr, flush=True)
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "postgresql"], env=environment, check=True)
+        subprocess.run(
+            ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"], env=environment, check=True
+        )
         found = _find()
     if found is None:
         raise RuntimeError("PostgreSQL is not installed: initdb is neither on PATH nor below /usr/lib/postgresql")
