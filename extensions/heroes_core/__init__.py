@@ -1,1 +1,1 @@
-
+"""What every module shares: the unit of work, audit, outbox, the server that answers the contract."""

@@ -156,6 +156,7 @@ class Money(BaseModel):
 
     @classmethod
     def zero(cls, currency: str = "EUR") -> Money:
+        """No money at all."""
         return cls(micros=0, currency=currency)
 
     def _same(self, other: object) -> int:
@@ -232,7 +233,7 @@ class PriceModel(BaseModel):
             "node-hours": self.per_node_hour * Decimal(repr(usage.nodes.value)) / 3600,
             "gpu-hours": self.per_gpu_hour * Decimal(repr(usage.gpus.value)) / 3600,
             "gib-moved": self.per_gib_moved * Decimal(repr(usage.moved.value)),
-            "kwh": self.per_kwh * Decimal(repr(usage.energy.value)) / Decimal("3600000"),
+            "kwh": self.per_kwh * Decimal(repr(usage.energy.value)) / Decimal(3600000),
         }
         rounded = {line: (round_up if up else round_even)(amount * rate * MICRO) for line, amount in exact.items()}
         return {line: micros for line, micros in rounded.items() if micros}

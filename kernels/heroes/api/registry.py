@@ -1,0 +1,125 @@
+"""An operation is declared once, here; handlers, validation, OpenAPI, client, command line and access tests follow.
+
+    LIST = Operation(
+        name="workflow.instances", method="GET", path="/organization/workflow/instance",
+        request=ListInstances, response=Instances, right=SIGNED_IN, summary="List one's runs.", verb="run list",
+    )
+
+Where the fields of `request` travel: a field named in the path comes from the path; the others come from the query of a
+GET or DELETE and from the JSON body of a POST or PATCH. An `upload` takes its fields from path and query, and the body
+is the raw bytes; a `download` answers raw bytes. The rule is the same for server, client and OpenAPI.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from heroes.api.errors import HeroesError, InvalidSpec
+from heroes.api.model import Empty, Model
+from pydantic import ValidationError
+
+#: Rights that are not in the table of roles: whoever asks, and whoever is signed in.
+ANYBODY = "anybody"
+SIGNED_IN = "signed-in"
+
+#: The rights that roles give (the table of roles), and those over the platform.
+RIGHTS = frozenset(
+    {
+        "submit",
+        "data:home",
+        "data:manage",
+        "workflows:manage",
+        "users:manage",
+        "applications:package",
+        "applications:publish",
+        "resources:publish",
+        "clusters:manage",
+        "billing",
+        "platform:organizations",
+        "platform:clusters",
+        "platform:operate",
+    }
+)
+
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
+_IN_PATH = re.compile(r"{([a-z_]+)}")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the API. `right` is one name or several, any of which admits."""
+
+    name: str
+    method: Method
+    path: str
+    request: type[Model]
+    response: type[Model]
+    right: str | tuple[str, ...]
+    summary: str
+    errors: tuple[type[HeroesError], ...] = ()
+    #: Words of the command line, e.g. "run list"; none where empty.
+    verb: str = ""
+    #: Makes something: takes an idempotency key, and answers the same to the same key.
+    creates: bool = False
+    upload: bool = False
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = set(self.rights) - RIGHTS - {ANYBODY, SIGNED_IN}
+        if unknown or not self.rights:
+            raise ValueError(f"{self.name} needs a right of the table, not {sorted(unknown)}")
+        missing = set(self.path_fields) - set(self.request.model_fields)
+        if missing:
+            raise ValueError(f"{self.name}: {self.path} names {sorted(missing)}, which {self.request.__name__} lacks")
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """The rights any of which admits."""
+        return (self.right,) if isinstance(self.right, str) else self.right
+
+    @property
+    def path_fields(self) -> tuple[str, ...]:
+        """The request's fields that travel in the path."""
+        return tuple(_IN_PATH.findall(self.path))
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the fields outside the path travel as a JSON body (else as the query)."""
+        return self.method in ("POST", "PATCH") and not self.upload
+
+    def other_fields(self) -> tuple[str, ...]:
+        """The request's fields that are not in the path."""
+        return tuple(field for field in self.request.model_fields if field not in self.path_fields)
+
+
+def parse(model: type[Model], values: dict[str, Any], *, strings: bool = False) -> Any:
+    """`values` as a `model`; InvalidSpec names each bad field, its value and what it should be.
+
+    `strings`: the values came as text from a path or query, so that "3" is a number."""
+    try:
+        if strings:
+            return model.model_validate(values, strict=False)
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _told(error) from None
+
+
+def _told(error: ValidationError) -> InvalidSpec:
+    wrong = [
+        {"field": ".".join(str(part) for part in each["loc"]), "problem": each["msg"], "value": _short(each["input"])}
+        for each in error.errors(include_url=False, include_context=False)
+    ]
+    first = wrong[0]
+    message = f"{first['field'] or 'the request'}: {first['problem']} (got {first['value']})"
+    hint = f"Correct {', '.join(sorted({each['field'] or 'the request' for each in wrong}))} and send it again."
+    return InvalidSpec(message, hint=hint, detail={"fields": wrong})
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "…"
+
+
+__all__ = ["ANYBODY", "RIGHTS", "SIGNED_IN", "Empty", "Operation", "parse"]
