@@ -1,4 +1,4 @@
-"""Answers operations over HTTP: finds the caller, reads the request, calls the function in a thread, sends the answer."""
+"""Answers operations over HTTP: caller, request, the function in a thread, answer."""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def make_server(runtime: Runtime, *, ip: str = "127.0.0.1", port: int = 0, sock:
         os.environ[name] = private
     os.environ["JUPYTER_NO_CONFIG"] = "1"
     server = HeroesServer(
-        ip=ip, port=port, port_retries=0, sock=sock, sock_mode="0600", open_browser=False, show_banner=False, answer_yes=True,
+        ip=ip, port=port, port_retries=0, sock=sock, sock_mode="0600", open_browser=False,
+        show_banner=False, answer_yes=True,
         allow_root=True, allow_remote_access=True, root_dir=private, max_body_size=_BODY_LIMIT,
         identity_provider_class=TokenIdentity, authorizer_class=DenyAll, allow_unauthenticated_access=False,
         tornado_settings={"xsrf_cookies": False}, log_level=logging.WARNING,

@@ -23,6 +23,10 @@ class Known(User):
 class TokenIdentity(IdentityProvider):
     """Who asks: the bearer of the token in the Authorization header; no cookies, so nothing to forge across sites."""
 
+    def _token_default(self) -> str:
+        """No token of the server's own."""
+        return ""
+
     async def get_user(self, handler: web.RequestHandler) -> User | None:
         """The holder of the token; None without one. A bad token is remembered, to be answered by the operation."""
         runtime = handler.settings.get("heroes_runtime")
