@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heroes.api.errors import InvalidSpec
+
 from heroes_spawners.runtime.shell import words
 
 #: Hidden by heroes-isolate too; the rendered mounts of `unshare` need the list.
@@ -79,7 +80,7 @@ class Bind:
 
 @dataclass(frozen=True)
 class View:
-    """What a job sees of a site: `base` and `facts.hide` are hidden, `binds` are brought back, it starts in `folder`."""
+    """What a job sees of a site: `base` and `facts.hide` are hidden, `binds` brought back, it starts in `folder`."""
 
     base: str
     job_folder: str
@@ -111,7 +112,7 @@ def enclose(view: View, *, cleared: bool = True) -> list[str]:
 
 def clear(facts: Facts) -> list[str]:
     """The words that start what follows with an almost empty environment."""
-    return ["/usr/bin/env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", f"HOME={facts.home or '/'}"]
+    return ["/usr/bin/env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin", "USER=job", f"HOME={facts.home or '/'}"]
 
 
 def _as_user(facts: Facts) -> list[str]:
@@ -147,7 +148,7 @@ def lock(view: View) -> str:
     """
     aside = {f"/dev/shm/{number}": bind for number, bind in enumerate(view.binds)}  # noqa: S108
     hidden = ("/tmp", "/var/tmp", view.facts.home, view.base, *view.facts.hide, *ALWAYS_HIDDEN)  # noqa: S108
-    lines = ["trap '[ -n \"$locked\" ] || { echo \"heroes: isolation failed\" >&2; exit 125; }' EXIT", "set -e"]
+    lines = ['trap \'[ -n "$locked" ] || { echo "heroes: isolation failed" >&2; exit 125; }\' EXIT', "set -e"]
     lines += [_covered("/dev/shm")]  # noqa: S108
     lines += [_bound(bind.source, place) for place, bind in aside.items()]
     lines += [_covered(path) for path in hidden if path]
@@ -163,7 +164,9 @@ def lock(view: View) -> str:
 
 def _bound(source: str, target: str) -> str:
     parent = words(["mkdir", "-p", target.rpartition("/")[0]])
-    made = f"if [ -d {words([source])} ]; then {words(['mkdir', '-p', target])}; else {parent}; : > {words([target])}; fi"
+    made = (
+        f"if [ -d {words([source])} ]; then {words(['mkdir', '-p', target])}; else {parent}; : > {words([target])}; fi"
+    )
     return f"{made}; {words(['mount', '--rbind', source, target])}"
 
 

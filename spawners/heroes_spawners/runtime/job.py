@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from heroes.api.errors import InvalidSpec
 from heroes.api.ids import NAME, ULID
+
 from heroes_spawners.containers import INSIDE, contain, hexdigest
 from heroes_spawners.isolation import Bind, Facts, View, enclose, lock
 from heroes_spawners.runtime.shell import command, exports, words
@@ -72,6 +75,16 @@ def render(job: Job, base: str, facts: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: text.encode() for name, text in files.items()}
 
 
+def give(folder: Path, uid: int, gid: int) -> None:
+    """Make a rendered job folder usable by a job that becomes another user: what it reads or writes is that user's,
+    the rest stays the caller's. Needs root."""
+    (folder / "out").mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o711)
+    for name in ("out", "environment", "lock"):
+        if (folder / name).exists():
+            os.chown(folder / name, uid, gid)
+
+
 def _check(job: Job, base: str) -> None:
     if not ULID.fullmatch(job.key):
         raise InvalidSpec(f"{job.key!r} is not a key", hint="A key is a ULID of 26 characters.")
@@ -89,7 +102,10 @@ def _check(job: Job, base: str) -> None:
 
 def _view(job: Job, base: str, facts: Facts) -> View:
     folder = f"{base}/jobs/{job.key}"
-    binds = [Bind(f"{folder}/out", f"{folder}/out", writable=True), Bind(f"{folder}/environment", f"{folder}/environment")]
+    binds = [
+        Bind(f"{folder}/out", f"{folder}/out", writable=True),
+        Bind(f"{folder}/environment", f"{folder}/environment"),
+    ]
     binds += [Bind(f"{base}/{mount.path.rstrip('/')}", f"{folder}/in/{mount.name}") for mount in job.inputs]
     for path in _environment_folders(job, base, facts):
         binds.append(Bind(path, path))
@@ -112,7 +128,10 @@ def environment(job: Job, view: View) -> str:
     """What the isolated shell sources: modules, the pushed environments on PATH, and the job's own variables."""
     modules = "".join(f"module load {words([name])} || exit 125\n" for name in job.modules)
     if modules:
-        modules = "for each in /etc/profile.d/*mod*.sh /etc/profile.d/lmod.sh; do [ -r \"$each\" ] && . \"$each\"; done\n" + modules
+        modules = (
+            'for each in /etc/profile.d/*mod*.sh /etc/profile.d/lmod.sh; do [ -r "$each" ] && . "$each"; done\n'
+            + modules
+        )
     places = [f"{path}/bin" for path in _environment_folders(job, view.base, view.facts)]
     inherited = [] if "PATH" in job.environment else ["$PATH"] if modules else [PATH]
     first = "".join(f"{place}:" for place in places)

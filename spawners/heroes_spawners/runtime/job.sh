@@ -6,14 +6,14 @@
 base=$1 key=$2
 folder=$base/jobs/$key
 id=${SLURM_JOB_ID:-${HEROES_JOB_ID:-0}}
-umask 077
+umask 022
 
 say() { echo "heroes: $*" >&2; }
 
 # The image must be the one that was asked for. Hashing takes seconds a gigabyte, so a match is remembered with what
 # identifies the file.
 check_image() {
-    if ! now=$(stat -L -c '%s %Y %Z %i' -- "$1"); then
+    if ! now=$(stat -L -c '%s %.9Y %.9Z %i' -- "$1"); then
         say "the image $1 is not on this node: ask the centre for it, or choose another place"
         exit 123
     fi
