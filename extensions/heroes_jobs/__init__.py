@@ -1,1 +1,1 @@
-
+"""Attempts: one intended execution each, run at most once, settled exactly."""

@@ -1,0 +1,68 @@
+"""What an execution is charged: what the scheduler accounts, at the price pinned when its money was reserved. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from heroes.api.units import CoreSeconds, Gibibytes, GpuSeconds, Joules, Money, NodeSeconds, Usage
+from heroes_jobs.model import Reservation
+from heroes_jobs.states import Exit, Outcome
+from heroes_spawners.site import Shape
+
+GIB = 2**30
+#: Longest energy report that is read: it comes from the site and is not trusted.
+REPORT_BYTES = 64 * 2**10
+
+
+@dataclass(frozen=True)
+class Bill:
+    """The amount, its lines in micro-units, and the wall time (s) that it is for."""
+
+    amount: Money
+    lines: dict[str, int]
+    elapsed_s: float
+
+
+def elapsed(outcome: Outcome) -> float:
+    """Seconds to charge. SLURM counts whole seconds: a job that began and ended in one of them is charged one; a job
+    that never began is charged none."""
+    if outcome.elapsed_s > 0:
+        return outcome.elapsed_s
+    return 1.0 if outcome.started_at is not None else 0.0
+
+
+def bill(held: Reservation, shape: Shape, outcome: Outcome, moved_bytes: int, energy: Joules | None) -> Bill:
+    """The price of what was allocated (of what was asked for, where the scheduler does not say) and moved."""
+    seconds = elapsed(outcome)
+    cpus = outcome.cpus or shape.tasks * shape.cpus_per_task
+    nodes = outcome.nodes or shape.nodes
+    usage = Usage(
+        cores=CoreSeconds(cpus * seconds),
+        nodes=NodeSeconds(nodes * seconds),
+        gpus=GpuSeconds((outcome.gpus or shape.gpus * nodes) * seconds),
+        moved=Gibibytes(moved_bytes / GIB),
+        energy=energy or Joules(0),
+        uses=1 if seconds else 0,
+    )
+    lines = held.price.lines(usage, up=False, rate=held.rate)
+    return Bill(Money(micros=sum(lines.values()), currency=held.amount.currency), lines, seconds)
+
+
+def report(left: Exit | None) -> dict[str, Any] | None:
+    """The energy report of an exit record: one JSON object, or one a line for each task; None where there is none that
+    can be read."""
+    if left is None or not left.report or len(left.report) > REPORT_BYTES:
+        return None
+    found = []
+    for line in left.report.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(told, dict):
+            found.append(told)
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else {**found[0], "tasks": found}
