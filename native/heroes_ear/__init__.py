@@ -9,7 +9,7 @@ FOLDER = Path(__file__).parent / "bin"
 
 
 def program(name: str) -> Path:
-    """Path of a compiled program; FileNotFoundError says how to compile it, ValueError that there is none of the name."""
+    """Path of a compiled program; FileNotFoundError says how to compile it, ValueError that there is none so named."""
     if name not in PROGRAMS:
         raise ValueError(f"no program is called {name!r}; there are {', '.join(PROGRAMS)}")
     path = FOLDER / name

@@ -71,7 +71,7 @@ def main() -> int:
     """Exit status 1 when a program could not be made."""
     missing = compile_all()
     for sentence in missing:
-        print(sentence, file=sys.stderr)
+        sys.stderr.write(f"{sentence}\n")
     return 1 if missing else 0
 
 

@@ -290,20 +290,6 @@ static void hide(const char *path)
     mount_empty(path, settings);
 }
 
-static void hide_places(void)
-{
-    for (size_t index = 0; index < sizeof always_hidden / sizeof *always_hidden; index++)
-        hide(always_hidden[index]);
-    for (size_t index = 0; index < option.hidden_count; index++)
-        hide(option.hidden[index]);
-    hide(option.home);
-    mount_empty("/dev/shm", "mode=1777");
-    if (option.tmp)
-        return;
-    mount_empty("/tmp", "mode=1777");
-    mount_empty("/var/tmp", "mode=1777");
-}
-
 static void make_folders(const char *path, int last_too)
 {
     char part[PATH_MAX];
@@ -318,6 +304,24 @@ static void make_folders(const char *path, int last_too)
         if (mkdir(part, 0755) != 0 && errno != EEXIST && access(part, F_OK) != 0)
             fail("making %s", part);
     }
+}
+
+/* The home stays a folder, even where it lies in /tmp. */
+static void hide_places(void)
+{
+    int home_exists = access(option.home, F_OK) == 0;
+    for (size_t index = 0; index < sizeof always_hidden / sizeof *always_hidden; index++)
+        hide(always_hidden[index]);
+    mount_empty("/dev/shm", "mode=1777");
+    if (!option.tmp) {
+        mount_empty("/tmp", "mode=1777");
+        mount_empty("/var/tmp", "mode=1777");
+    }
+    for (size_t index = 0; index < option.hidden_count; index++)
+        hide(option.hidden[index]);
+    if (home_exists)
+        make_folders(option.home, 1);
+    hide(option.home);
 }
 
 static void make_target(const struct bind *bind)
