@@ -62,6 +62,9 @@ class Job:
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[Mount, ...] = ()
+    #: Small files (1 MiB together at most) that are written to `in/<name>` of the job's folder, read-only, beside the
+    #: inputs. No name is that of an input.
+    files: Mapping[str, bytes] = field(default_factory=dict)
     image: Image | None = None
     #: Names of pushed environments to put first on PATH, e.g. "python".
     environments: tuple[str, ...] = ()
