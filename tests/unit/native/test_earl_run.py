@@ -122,6 +122,14 @@ def test_program_that_may_not_be_executed(earl_run: str, tmp_path: Path) -> None
     assert subprocess.run([earl_run, "--", str(plain)], capture_output=True).returncode == 126
 
 
+PREPARE = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+os.setpgid(0, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 SHOW = """
 import os, signal, sys
 names = sorted(os.environ.items())
@@ -135,9 +143,7 @@ def test_environment_files_and_signals_are_untouched(earl_run: str) -> None:
     """Environment, open files, ignored and blocked signals, group and standard input are what they are without it."""
 
     def show(*before: str) -> str:
-        prepare = "import os,signal,sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        prepare += "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])\nos.setpgid(0, 0)\nos.execvp(sys.argv[1], sys.argv[1:])"
-        words = [sys.executable, "-c", prepare, *before, sys.executable, "-c", SHOW]
+        words = [sys.executable, "-c", PREPARE, *before, sys.executable, "-c", SHOW]
         done = subprocess.run(words, input="some text", capture_output=True, text=True, check=True, timeout=60)
         return done.stdout
 

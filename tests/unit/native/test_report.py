@@ -113,10 +113,8 @@ def test_too_many_lines_are_refused() -> None:
         read_report("{}\n" * (MAX_LINES + 1))
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 
 
 @given(st.sampled_from(sorted(GOOD)), JSON)
