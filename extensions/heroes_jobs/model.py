@@ -83,6 +83,8 @@ class JobSpec:
     modules: tuple[str, ...] = ()
     parallel: bool = False
     inputs: tuple[InputRef, ...] = ()
+    #: Small files beside the inputs at `in/<name>`: (name, digest); `heroes_jobs.files` keeps their content.
+    files: tuple[tuple[str, str], ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     output_bucket: str = ""
     output_prefix: str = ""
@@ -102,11 +104,12 @@ class JobSpec:
         told["shape"] = asdict(self.shape)
         told["image"] = asdict(self.image) if self.image else None
         told["inputs"] = [[i.name, i.bucket, i.key, i.etag, i.size] for i in self.inputs]
+        told["files"] = [list(each) for each in self.files]
         told["outputs"] = [[o.glob, o.required, o.max_bytes] for o in self.outputs]
         return told
 
 
-_NESTED = {"environment", "predicted", "shape", "image", "inputs", "outputs"}
+_NESTED = {"environment", "predicted", "shape", "image", "inputs", "files", "outputs"}
 _PLAIN = tuple(f.name for f in fields(JobSpec) if f.name not in _NESTED)
 _TUPLES = ("argv", "environments", "modules", "options")
 
@@ -122,6 +125,7 @@ def spec_from_json(told: Mapping[str, Any]) -> JobSpec:
         shape=Shape(**told["shape"]),
         image=Image(**told["image"]) if told["image"] else None,
         inputs=tuple(InputRef(*row) for row in told["inputs"]),
+        files=tuple((name, digest) for name, digest in told.get("files", ())),
         outputs=tuple(OutputSpec(*row) for row in told["outputs"]),
     )
 
