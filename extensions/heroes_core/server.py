@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import tempfile
+import threading
 
 from jupyter_server.serverapp import ServerApp
 
@@ -42,6 +43,16 @@ class HeroesServer(ServerApp):
     default_services = ()  # type: ignore[assignment]
     runtime: Runtime
 
+    def init_signal(self) -> None:
+        """A server in a thread of another program leaves that program's signals alone."""
+        if threading.current_thread() is threading.main_thread():
+            super().init_signal()
+
+    @property
+    def bound_port(self) -> int:
+        """The port that it listens on, also when asked for any (0)."""
+        return int(next(iter(self.http_server._sockets.values())).getsockname()[1])
+
     def init_webapp(self) -> None:
         """Put our routes before all others."""
         super().init_webapp()
@@ -58,7 +69,7 @@ def make_server(runtime: Runtime, *, ip: str = "127.0.0.1", port: int = 0, sock:
     os.environ["JUPYTER_NO_CONFIG"] = "1"
     server = HeroesServer(
         ip=ip, port=port, port_retries=0, sock=sock, sock_mode="0600", open_browser=False,
-        show_banner=False, answer_yes=True,
+        answer_yes=True,
         allow_root=True, allow_remote_access=True, root_dir=private, max_body_size=_BODY_LIMIT,
         identity_provider_class=TokenIdentity, authorizer_class=DenyAll, allow_unauthenticated_access=False,
         tornado_settings={"xsrf_cookies": False}, log_level=logging.WARNING,
