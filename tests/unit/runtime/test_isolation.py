@@ -153,7 +153,7 @@ def test_energy_is_reported_outside_the_job(locked: Place) -> None:
 
 
 def test_without_namespaces_a_shared_account_is_refused() -> None:
-    """Isolation `none` is accepted for an account that is one person's, and for no other: nothing is dropped silently."""
+    """Isolation `none` is accepted for an account of one person and no other: nothing is dropped silently."""
     job = Place(Path("/x")).job("true")
     with pytest.raises(InvalidSpec, match="cannot be isolated"):
         render(job, "/base", {"runtime": "/base/runtime/d", "isolation": "none"})
