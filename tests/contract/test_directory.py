@@ -108,7 +108,7 @@ def test_what_is_not_changed_stays(directory: Directory) -> None:
 
 
 def test_a_password_belongs_to_an_active_person(directory: Directory) -> None:
-    """The right password of an active person matches; a wrong one, an inactive or unknown user's, a program's do not."""
+    """Only the right password of an active person matches; an inactive or unknown user's or a program's never does."""
     add(directory, "ada")
     add(directory, "robot", program=True)
     assert directory.password_matches("acme", "ada", SECRET)

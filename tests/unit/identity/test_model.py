@@ -222,8 +222,9 @@ def test_a_token_carries_its_id_and_is_stored_as_a_digest() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "heroes", "heroes_", "heroes_x_y", "heroes_01ARZ3NDEKTSV4RRFFQ69G5FAV_", "other_01ARZ3NDEKTSV4RRFFQ69G5FAV_x",
-     "heroes_01ARZ3NDEKTSV4RRFFQ69G5FAV_" + "x" * 300, "heroes_01ARZ3NDEKTSV4RRFFQ69G5FAI_x"],
+    ["", "x", "heroes", "heroes_", "heroes_x_y", "heroes_01ARZ3NDEKTSV4RRFFQ69G5FAV_",
+     "other_01ARZ3NDEKTSV4RRFFQ69G5FAV_x", "heroes_01ARZ3NDEKTSV4RRFFQ69G5FAV_" + "x" * 300,
+     "heroes_01ARZ3NDEKTSV4RRFFQ69G5FAI_x"],
 )  # fmt: skip
 def test_what_is_no_token_has_no_id(text: str) -> None:
     """Anything but our own form is recognised as no token of ours."""
