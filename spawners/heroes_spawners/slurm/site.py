@@ -6,12 +6,15 @@ import io
 import secrets
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
-from heroes.api.errors import InvalidSpec, LinkDown, StoreBusy
+from heroes.api.errors import InvalidSpec, LinkDown, NotFound, StoreBusy
 
+from heroes_spawners.environment import ensure_environment
 from heroes_spawners.runtime.bundle import Bundle, bundle
 from heroes_spawners.runtime.job import render
 from heroes_spawners.site import (
@@ -57,6 +60,8 @@ class SlurmSettings:
     accounting_kind: str = "full"
     arch: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    #: Where built environments are kept on this side (default: ~/.cache/heroes/environments).
+    cache: Path | None = None
 
 
 class SlurmSite:
@@ -68,7 +73,10 @@ class SlurmSite:
         self.base = options.check_base(settings.base)
         self._bundle: Bundle = bundle(settings.arch)
         self.place = commands.Place(f"{self.base}/runtime/{self._bundle.digest}", self.base)
-        self._facts = {**settings.facts, "runtime": self.place.runtime}
+        #: Names and checksums of the pushed environments that are known to be there.
+        self._there: dict[str, str] = {}
+        self._cache = settings.cache or Path.home() / ".cache" / "heroes" / "environments"
+        self._facts = {**settings.facts, "runtime": self.place.runtime, "environments": self._there}
         #: What the last polls told, by the cursor they gave: late records are asked for again and again.
         self._told: dict[str, frozenset[tuple[str, str, str]]] = {}
 
@@ -102,6 +110,7 @@ class SlurmSite:
 
     def _submit(self, batch: Sequence[Submission], epoch: int) -> list[Answer]:
         """One call; a job that can never run here is declined without troubling the others."""
+        self._ensure_environments(batch)
         answers: dict[int, Answer] = {}
         whole: dict[int, tuple[Submission, Mapping[str, bytes]]] = {}
         for index, submission in enumerate(batch):
@@ -113,6 +122,13 @@ class SlurmSite:
         if whole:
             answers |= zip(whole, self._hand_over(list(whole.values()), epoch), strict=True)
         return [answers[index] for index in range(len(batch))]
+
+    def _ensure_environments(self, batch: Sequence[Submission]) -> None:
+        """Push each environment that a job names and the site was not seen to have. One that cannot be there (too old
+        a Python) is left out, and rendering the job tells so."""
+        for name in sorted({name for submission in batch for name in submission.job.environments} - set(self._there)):
+            with suppress(InvalidSpec, NotFound):
+                self._there[name] = ensure_environment(self.transport, self.base, self._facts, name, self._cache)
 
     def _hand_over(self, batch: Sequence[tuple[Submission, Mapping[str, bytes]]], epoch: int) -> list[Answer]:
         try:
@@ -126,7 +142,7 @@ class SlurmSite:
 
     def poll(self, cursor: str) -> Poll:
         """Queue, load, and what changed, in one round trip."""
-        polled, now = self._do(commands.poll(self.place, _seconds(cursor)))
+        polled, now = self._polled(_seconds(cursor))
         known = self._told.get(cursor, frozenset())
         records = {("record", record.key, record.job_id): record for record in polled.records}
         started = {("started", key, job_id): (key, job_id) for key, job_id in polled.started.items()}
@@ -138,6 +154,10 @@ class SlurmSite:
             records=tuple(record for name, record in records.items() if name not in known),
             started=dict(pair for name, pair in started.items() if name not in known),
         )
+
+    def _polled(self, since: float) -> tuple[Poll, float]:
+        """Everything since then, and the site's own present time."""
+        return self._do(commands.poll(self.place, since))
 
     def accounting(self, keys: Sequence[str], since: datetime) -> dict[str, list[Accounted]]:
         """sacct, all duplicates, oldest first."""
