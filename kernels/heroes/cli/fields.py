@@ -1,0 +1,161 @@
+"""Fields of a request as arguments and options of a command, and the words typed for them as values."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from heroes.api.registry import Operation
+from heroes.api.units import Money
+from heroes.cli.completion import completer_for
+
+#: Options that have a letter of their own.
+_SHORT = {"parameters": "-p", "policy": "-P", "limit": "-n"}
+
+
+class MoneyType(click.ParamType[Money]):
+    """An amount such as `12.50` or `"12.50 CHF"`."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The amount, exact."""
+        if not isinstance(value, str):
+            return value
+        number, _, currency = value.strip().partition(" ")
+        try:
+            return Money.of(number, currency.strip().upper() or "EUR")
+        except (ValueError, InvalidOperation):
+            self.fail(f"{value!r} is no amount; write for instance 12.50 or '12.50 CHF'", param, ctx)
+
+
+class JSONType(click.ParamType[Any]):
+    """JSON text, or @FILE with such text in it."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The JSON value."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(Path(value[1:]).read_text() if value.startswith("@") else value)
+        except (OSError, ValueError) as error:
+            self.fail(f"{value!r} is no JSON: {error}", param, ctx)
+
+
+class PairType(click.ParamType[Any]):
+    """NAME=VALUE; the value is JSON where it reads as such (80, true, [1,2]), else text."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The pair."""
+        if not isinstance(value, str):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, _json_or_text(text)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def bare(annotation: Any) -> Any:
+    """The type without None and without annotations."""
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        rest = [each for each in typing.get_args(annotation) if each is not type(None)]
+        return bare(rest[0]) if len(rest) == 1 else annotation
+    return annotation
+
+
+def click_type(annotation: Any) -> click.ParamType[Any]:
+    """The type of one word."""
+    kind = bare(annotation)
+    if typing.get_origin(kind) is Literal:
+        return click.Choice([str(each) for each in typing.get_args(kind)])
+    if kind is Money:
+        return MoneyType()
+    if kind is int:
+        return click.INT
+    if kind is float:
+        return click.FLOAT
+    if isinstance(kind, type) and issubclass(kind, BaseModel) or typing.get_origin(kind) in (typing.Union, dict):
+        return JSONType()
+    return click.STRING
+
+
+def _is_many(kind: Any) -> bool:
+    return typing.get_origin(kind) in (tuple, list, set, frozenset)
+
+
+def parameter(operation: Operation, name: str, field: FieldInfo) -> click.Parameter:
+    """The argument (of a field in the path, or the first required one) or option of a field."""
+    if name in positional(operation):
+        return click.Argument([name], type=click_type(field.annotation), shell_complete=completer_for(name))
+    return _option(name, field)
+
+
+def positional(operation: Operation) -> tuple[str, ...]:
+    """Fields that are written without a name: those in the path, or else what names the thing itself."""
+    fields = operation.request.model_fields
+    named = [name for name in ("name", "workflow", "template", "bucket", "user") if name in fields]
+    first = next((name for name in named if fields[name].is_required()), None)
+    others = (first,) if first and first not in operation.path_fields else ()
+    return (*operation.path_fields, *(() if operation.path_fields else others))
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    kind = bare(field.annotation)
+    flag = "--" + name.replace("_", "-")
+    words = [flag, name] + ([_SHORT[name]] if name in _SHORT else [])
+    common: dict[str, Any] = {"help": _help(field), "required": field.is_required(), "default": None}
+    if kind is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], **common)
+    if kind is SecretStr:
+        common.update(required=False, prompt=field.is_required(), hide_input=True)
+        return click.Option(words, **common)
+    if typing.get_origin(kind) is dict or kind in (dict, Mapping):
+        return click.Option(words, type=PairType(), multiple=True, **common)
+    if _is_many(kind):
+        inner = typing.get_args(kind)[0] if typing.get_args(kind) else str
+        return click.Option(words, type=click_type(inner), multiple=True, **common)
+    return click.Option(words, type=click_type(kind), shell_complete=completer_for(name), **common)
+
+
+def _help(field: FieldInfo) -> str:
+    told = field.description or ""
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    if default in (None, "", (), {}, False) or isinstance(default, BaseModel):
+        return told
+    return f"{told} (default {default})".strip()
+
+
+def values(operation: Operation, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed, as fields of the request; what was left out stays out."""
+    given: dict[str, Any] = {}
+    for name, field in operation.request.model_fields.items():
+        value = typed.get(name)
+        if value is None or value == ():
+            continue
+        kind = bare(field.annotation)
+        if typing.get_origin(kind) is dict or kind in (dict, Mapping):
+            value = dict(value)
+        given[name] = Decimal(value) if kind is Decimal else value
+    return given

@@ -1,0 +1,109 @@
+"""One command for each operation of the contract that has a verb."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from heroes.api import contract
+from heroes.api.errors import Refused
+from heroes.api.model import Empty
+from heroes.api.registry import Operation, parse
+from heroes.cli.fields import parameter, values
+from heroes.cli.output import show
+from heroes.connection import Heroes, connect
+
+OUTPUT = click.Option(
+    ["--output", "-o"],
+    type=click.Choice(["table", "json"]),
+    default=lambda: os.environ.get("HEROES_OUTPUT", "table"),
+    help="how to show the answer (HEROES_OUTPUT)",
+)
+
+
+def verbs() -> dict[str, Operation]:
+    """Verb -> operation."""
+    return {operation.verb: operation for operation in contract.operations() if operation.verb}
+
+
+def command_for(operation: Operation) -> click.Command:
+    """The command that asks for one operation."""
+    fields = operation.request.model_fields
+    parameters = [parameter(operation, name, field) for name, field in fields.items()]
+    callback: Callable[..., None] = _ask(operation)
+    if operation.upload:
+        parameters.append(click.Argument(["file"], type=click.Path(exists=True, dir_okay=False, path_type=Path)))
+        callback = _send_file(operation)
+    elif operation.download:
+        parameters.append(click.Option(["--to"], type=click.Path(path_type=Path), help="write it here (default: print)"))
+        callback = _fetch_file(operation)
+    elif "after" in fields and "limit" in fields:
+        parameters.append(click.Option(["--all", "every"], is_flag=True, help="every page"))
+    arguments = [each for each in parameters if isinstance(each, click.Argument)]
+    options = [each for each in parameters if not isinstance(each, click.Argument)]
+    return click.Command(
+        operation.verb.split()[-1],
+        params=[*arguments, *options, OUTPUT],
+        callback=callback,
+        help=operation.summary,
+        short_help=operation.summary,
+    )
+
+
+@contextmanager
+def platform() -> Iterator[Heroes]:
+    """The platform as the environment and the kept credentials say."""
+    with connect() as found:
+        yield found
+
+
+def _ask(operation: Operation) -> Callable[..., None]:
+    def ask(output: str, every: bool = False, **typed: Any) -> None:
+        request = parse(operation.request, values(operation, typed))
+        with platform() as found:
+            if every:
+                page = found.client.call(operation, request)
+                rest = found.client.pages(operation, request.model_copy(update={"after": page.next})) if page.next else ()
+                show(page.model_copy(update={"items": (*page.items, *rest), "next": None}), output)
+                return
+            answer = found.client.call(operation, request)
+        if not isinstance(answer, Empty):
+            show(answer, output)
+        elif output == "table":
+            sys.stderr.write("done\n")
+
+    return ask
+
+
+def _send_file(operation: Operation) -> Callable[..., None]:
+    def send(output: str, file: Path, **typed: Any) -> None:
+        from heroes.progress import read_file
+
+        request = parse(operation.request, values(operation, typed))
+        with platform() as found, read_file(file) as content:
+            show(found.client.call(operation, request, content=content), output)
+
+    return send
+
+
+def _fetch_file(operation: Operation) -> Callable[..., None]:
+    def fetch(to: Path | None, output: str, **typed: Any) -> None:  # noqa: ARG001
+        from heroes.progress import write_file
+
+        request = parse(operation.request, values(operation, typed))
+        with platform() as found, found.client.download(operation, request) as download:
+            if to is None:
+                for part in download.parts:
+                    sys.stdout.buffer.write(part)
+                return
+            if to.is_dir():
+                raise Refused(f"{to} is a folder.", hint="Name the file to write.")
+            write_file(to, download.parts, download.size)
+
+    return fetch
