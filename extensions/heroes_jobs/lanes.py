@@ -17,14 +17,14 @@ Ended = Callable[[Any], None]
 class Executor(Protocol):
     """Where calls are made: a thread pool, or at once in the caller's thread."""
 
-    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+    def submit(self, function: Callable[[], Any], /) -> Future[Any]:
         """Begin the call."""
 
 
 class AtOnce:
     """Makes each call before it returns: for tests in one thread."""
 
-    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+    def submit(self, function: Callable[[], Any], /) -> Future[Any]:
         """Make the call."""
         future: Future[Any] = Future()
         try:

@@ -16,16 +16,55 @@ from dataclasses import replace
 from typing import Any
 
 from heroes.api.errors import InvalidTransition
+from heroes_spawners.site import TERMINAL, Refusal
+from heroes_spawners.site import State as JobState
+
 from heroes_jobs import endings
 from heroes_jobs.model import Phase, Rules
 from heroes_jobs.states import (
-    Absent, Accounted, CancelAsked, Chosen, ClaimSeen, Delivered, DeliveryFailed, Ended, Ending, Event, Exit, GaveUp,
-    Held, InQueue, Instruction, NoTrace, Outcome, Queued, RecordSeen, Resolved, Running, RunSeen, Seen, Settle, Staged,
-    StageFailed, StagingIn, StagingOut, Started, State, Step, Stop, Stopping, SubmitAccepted, SubmitDeclined,
-    Submitting, SubmitUnsure, Tell, Tick, Unclaimed, Unsure, Void, Waiting,
+    Absent,
+    Accounted,
+    CancelAsked,
+    Chosen,
+    ClaimSeen,
+    Delivered,
+    DeliveryFailed,
+    Ended,
+    Ending,
+    Event,
+    Exit,
+    GaveUp,
+    Held,
+    InQueue,
+    NoTrace,
+    Outcome,
+    Queued,
+    RecordSeen,
+    Resolved,
+    Running,
+    RunSeen,
+    Seen,
+    Settle,
+    Staged,
+    StageFailed,
+    StagingIn,
+    StagingOut,
+    Started,
+    State,
+    Step,
+    Stop,
+    Stopping,
+    SubmitAccepted,
+    SubmitDeclined,
+    Submitting,
+    SubmitUnsure,
+    Tell,
+    Tick,
+    Unclaimed,
+    Unsure,
+    Void,
+    Waiting,
 )  # fmt: skip
-from heroes_spawners.site import TERMINAL, Refusal
-from heroes_spawners.site import State as JobState
 
 Edge = Callable[[Any, Any, Rules], Step]
 _EDGES: dict[tuple[type[Any], type[Any]], Edge] = {}

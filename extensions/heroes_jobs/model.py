@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from heroes.api.units import Gibibytes, Joules, Money, PriceModel
+from heroes.api.units import Gibibytes, Joules, Money, PowerModel, PriceModel
 from heroes_spawners.site import Image, Shape
 
 
@@ -133,13 +133,16 @@ def spec_from_json(told: Mapping[str, Any]) -> JobSpec:
 @dataclass(frozen=True)
 class Reservation:
     """The worst case of an attempt at its place, and what its settlement is computed from: `price` is pinned,
-    `rate` is units of the payer's currency (that of `amount`) per unit of the price's."""
+    `rate` is units of the payer's currency (that of `amount`) per unit of the price's. `power` and `cpus_per_node` of
+    the queue bound what energy reports may claim, and stand in where there is none."""
 
     provider: str
     amount: Money
     price: PriceModel
     lines: Mapping[str, int] = field(default_factory=dict)
     rate: Decimal = Decimal(1)
+    power: PowerModel | None = None
+    cpus_per_node: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON object; `reservation_from_json` is its inverse."""
@@ -149,6 +152,8 @@ class Reservation:
             "price": self.price.model_dump(mode="json"),
             "lines": dict(self.lines),
             "rate": str(self.rate),
+            "power": self.power.model_dump(mode="json") if self.power else None,
+            "cpus_per_node": self.cpus_per_node,
         }
 
 
@@ -161,6 +166,8 @@ def reservation_from_json(told: Mapping[str, Any]) -> Reservation:
         price=PriceModel.model_validate(told["price"]),
         lines=told["lines"],
         rate=Decimal(told["rate"]),
+        power=PowerModel.model_validate(told["power"]) if told["power"] else None,
+        cpus_per_node=told["cpus_per_node"],
     )
 
 

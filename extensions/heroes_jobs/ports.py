@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from heroes_data.model import ObjectRef, SealedFolder, StagedPath
-from heroes_jobs.model import Rules
 from heroes_spawners.site import Site
+
+from heroes_jobs.model import Rules
 
 
 class Sites(Protocol):
@@ -61,5 +63,5 @@ class Clusters(Protocol):
     def facts(self, cluster: str) -> ClusterFacts:
         """What is known of a cluster now."""
 
-    def reached(self, cluster: str, unreachable_since: str | None, trouble: str) -> None:
+    def reached(self, cluster: str, unreachable_since: datetime | None, trouble: str) -> None:
         """Tell whether a cluster answers."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from heroes.api.units import CoreSeconds, Gibibytes, GpuSeconds, Joules, Money, NodeSeconds, Usage
+from heroes_spawners.site import Shape
+from heroes_telemetry.model import Bounds, EnergyFigure
+
 from heroes_jobs.model import Reservation
 from heroes_jobs.states import Exit, Outcome
-from heroes_spawners.site import Shape
 
 GIB = 2**30
 #: Longest energy report that is read: it comes from the site and is not trusted.
@@ -65,4 +67,25 @@ def report(left: Exit | None) -> dict[str, Any] | None:
             found.append(told)
     if not found:
         return None
-    return found[0] if len(found) == 1 else {**found[0], "tasks": found}
+    return found[0] if len(found) == 1 else {"tasks": found}
+
+
+def bounds(held: Reservation, shape: Shape, outcome: Outcome) -> Bounds | None:
+    """The most energy that the job can have used; None where the queue's power is not known."""
+    if held.power is None:
+        return None
+    watts = held.power.node(1.0, outcome.gpus or shape.gpus)
+    return Bounds(watts, outcome.nodes or shape.nodes, elapsed(outcome), outcome.cpus)
+
+
+def modelled(held: Reservation, shape: Shape, outcome: Outcome) -> EnergyFigure | None:
+    """Energy where the job left no report: the queue's power model at the share of the node that was allocated. What
+    the job really did is not seen, hence the uncertainty."""
+    seconds = elapsed(outcome)
+    if held.power is None or not held.cpus_per_node or not seconds:
+        return None
+    nodes = outcome.nodes or shape.nodes
+    cpus = outcome.cpus or shape.tasks * shape.cpus_per_task
+    share = min(cpus / (nodes * held.cpus_per_node), 1.0)
+    watts = held.power.node(share, shape.gpus)
+    return EnergyFigure(Joules(watts.value * nodes * seconds), f"model of the queue ({held.power.source})", 0.5)

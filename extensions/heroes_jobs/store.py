@@ -34,8 +34,8 @@ attempt = sa.Table(
     sa.Column("target", sa.String(16), nullable=False),
     sa.Column("actor", sa.String(200), nullable=False, server_default=""),
     sa.Column("status", sa.String(16), nullable=False),
-    #: Whether the engine has something to follow; whether a service changed what is wanted; whether it is stopped for
-    #: an operator.
+    #: Whether the engine has something to follow; how often what is wanted changed since the engine took note; whether
+    #: it is stopped for an operator.
     sa.Column("live", sa.SmallInteger, nullable=False),
     sa.Column("nudged", sa.SmallInteger, nullable=False),
     sa.Column("halted", sa.SmallInteger, nullable=False, server_default="0"),
@@ -59,7 +59,7 @@ attempt = sa.Table(
     sa.Column("final_at", Instant),
     sa.Column("cleaned", sa.SmallInteger, nullable=False, server_default="0"),
 )
-for _name, _flag in (("live", attempt.c.live == 1), ("nudged", attempt.c.nudged == 1)):
+for _name, _flag in (("live", attempt.c.live == 1), ("nudged", attempt.c.nudged > 0)):
     sa.Index(f"ix_attempt_{_name}", attempt.c.cluster, sqlite_where=_flag, postgresql_where=_flag)
 sa.Index(
     "ix_attempt_ended", attempt.c.cluster, attempt.c.ended_at,
@@ -166,23 +166,24 @@ def live(work: Work, cluster: str) -> list[Row]:
 
 def nudged(work: Work, cluster: str) -> list[Row]:
     """The attempts of a cluster of which something new is wanted."""
-    return list(work.execute(sa.select(attempt).where(attempt.c.cluster == cluster, attempt.c.nudged == 1)))
+    return list(work.execute(sa.select(attempt).where(attempt.c.cluster == cluster, attempt.c.nudged > 0)))
 
 
 def clusters_in_use(work: Work) -> set[str]:
     """Clusters with attempts to follow."""
-    busy = sa.select(attempt.c.cluster).where((attempt.c.live == 1) | (attempt.c.nudged == 1))
+    busy = sa.select(attempt.c.cluster).where((attempt.c.live == 1) | (attempt.c.nudged > 0))
     return {row.cluster for row in work.execute(busy.distinct())}
 
 
 def aim(work: Work, keys: Sequence[str], target: str, actor: str, only: str) -> list[str]:
-    """Set the target of those of `keys` whose target is `only` ("" for any but `target`) and that have not ended."""
+    """Set the target of those of `keys` whose target is `only` and that have not ended; which they were."""
     moved: list[str] = []
     for part in chunks(keys, 500):
-        chosen = sa.update(attempt).where(attempt.c.key.in_(part), attempt.c.ended_at.is_(None))
-        chosen = chosen.where(attempt.c.target == only) if only else chosen.where(attempt.c.target != target)
-        rows = work.execute(chosen.values(target=target, actor=actor, nudged=1, live=1).returning(attempt.c.key))
-        moved += [row.key for row in rows]
+        chosen = sa.update(attempt).where(
+            attempt.c.key.in_(part), attempt.c.target == only, attempt.c.ended_at.is_(None)
+        )
+        values = {"target": target, "actor": actor, "nudged": attempt.c.nudged + 1, "live": 1}
+        moved += [row.key for row in work.execute(chosen.values(values).returning(attempt.c.key))]
     return moved
 
 
@@ -197,7 +198,7 @@ _SAVE = (
 )
 _HEARD = (
     sa.update(attempt)
-    .where(attempt.c.key == sa.bindparam("_key"), attempt.c.target == sa.bindparam("_target"))
+    .where(attempt.c.key == sa.bindparam("_key"), attempt.c.nudged == sa.bindparam("_nudged"))
     .values(nudged=0, resolution=None)
 )
 
@@ -209,7 +210,7 @@ def save(work: Work, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def heard(work: Work, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The engine took note of a nudge, `{"_key", "_target"}`, unless the target was changed again since."""
+    """The engine took note, `{"_key", "_nudged"}`, unless there was another nudge since."""
     if rows:
         work.execute(_HEARD, list(rows))
 
@@ -247,17 +248,17 @@ def intend(work: Work, rows: Sequence[tuple[str, int]]) -> None:
     if not rows:
         return
     values = [{"key": key, "number": number, "at": work.now} for key, number in rows]
-    work.execute(_insert_or_leave(work), values)
+    work.execute(_insert_or_leave(work, submission), values)
 
 
-def _insert_or_leave(work: Work) -> sa.Insert:
+def _insert_or_leave(work: Work, table: sa.Table) -> sa.Insert:
     if work.connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        return postgresql.insert(submission).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing()
     from sqlalchemy.dialects import sqlite
 
-    return sqlite.insert(submission).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 _ANSWERED = (
@@ -310,10 +311,9 @@ def take_lease(work: Work, cluster: str, holder: str, address: str, seconds: flo
     the lease of whoever died before it."""
     now = database_time(work)
     until = now + timedelta(seconds=seconds)
-    row = work.execute(sa.select(lease).where(lease.c.cluster == cluster).with_for_update()).first()
-    if row is None:
-        work.execute(sa.insert(lease).values(cluster=cluster, holder=holder, epoch=1, until=until, address=address))
-        return 1
+    first = {"cluster": cluster, "holder": holder, "epoch": 0, "until": now, "address": address}
+    work.execute(_insert_or_leave(work, lease), first)
+    row = work.execute(sa.select(lease).where(lease.c.cluster == cluster).with_for_update()).one()
     alone = work.connection.dialect.name == "sqlite"
     if row.holder != holder and row.until > now and not alone:
         return None

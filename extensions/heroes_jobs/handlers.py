@@ -1,0 +1,76 @@
+"""The operations of `heroes.api.jobs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from heroes.api import jobs as api
+from heroes.api.model import Empty
+from heroes.api.units import Money, Seconds
+from heroes_core.module import Call, Module
+from heroes_jobs import service, store
+from heroes_jobs.rpc import Engines
+
+MODULE = Module("jobs", api.OPERATIONS)
+
+
+@MODULE.bind(api.LIST)
+def attempts(call: Call, request: api.ListAttempts) -> api.Attempts:
+    """A page of a run's attempts."""
+    with call.read() as work:
+        rows = service.attempts(work, call.caller, request.instance, request.after, request.limit)
+    last = rows[-1].key if len(rows) == request.limit else None
+    return api.Attempts(items=tuple(_attempt(row) for row in rows), next=last)
+
+
+@MODULE.bind(api.STORY)
+def story(call: Call, request: api.OneAttempt) -> api.Story:
+    """An attempt, its story and its submissions."""
+    with call.read() as work:
+        row = service.find(work, call.caller, request.key)
+        told = store.told(work, request.key)
+        handed = store.submissions(work, request.key)
+    return api.Story(
+        attempt=_attempt(row),
+        story=tuple(api.Happening(at=each.at, status=each.status, text=each.text) for each in told),
+        submissions=tuple(
+            api.Handing(number=each.number, at=each.at, answer=each.answer, job_id=each.job_id, text=each.text)
+            for each in handed
+        ),
+    )
+
+
+@MODULE.bind(api.LOG)
+def log(call: Call, request: api.ReadLog) -> api.LogPart:
+    """Part of a step's log: asked of the engine that holds its cluster."""
+    with call.read() as work:
+        row = service.find_step(work, call.caller, request.instance, request.step, request.index)
+        address = store.address(work, row.cluster)
+    ended = row.ended_at is not None
+    if row.submitted_at is None:
+        return api.LogPart(key=row.key, text="", next_offset=request.offset, ended=ended)
+    engines = call.service(Engines)
+    part = engines.tail(address, row.cluster, row.key, request.stream, request.offset, request.limit)
+    text = part.data.decode("utf-8", "replace")
+    return api.LogPart(key=row.key, text=text, next_offset=part.next_offset, ended=ended)
+
+
+@MODULE.bind(api.RESOLVE)
+def resolve(call: Call, request: api.Resolve) -> Empty:
+    """An operator's word, audited."""
+    with call.write() as work:
+        service.resolve(work, call.caller, request.key, request.outcome)
+    return Empty()
+
+
+def _attempt(row: sa.Row[Any]) -> api.Attempt:
+    held = service.reservation(row)
+    return api.Attempt(
+        key=row.key, instance=row.instance, step=row.step, index=row.index, ordinal=row.ordinal, retry_of=row.retry_of,
+        cluster=row.cluster, queue=row.queue, status=row.status, reason=row.reason, job_id=row.job_id,
+        created_at=row.created_at, submitted_at=row.submitted_at, started_at=row.started_at, ended_at=row.ended_at,
+        exit_code=row.exit_code, elapsed=Seconds(row.elapsed_s), reserved=held.amount,
+        cost=None if row.cost is None else Money(micros=row.cost, currency=row.currency), halted=bool(row.halted),
+    )  # fmt: skip
