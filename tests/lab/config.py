@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.lab.cluster import LabCluster
+from tests.lab.cluster import LabCluster, plain_environment
 
 MUNGE_SOCKET = "/run/munge/munge.socket.2"
 
@@ -35,7 +35,6 @@ SwitchType=switch/none
 MpiDefault=none
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=50000,bf_interval=2,bf_yield_interval=200000,default_queue_depth=2000,sched_max_job_start=0
 PriorityType=priority/basic
@@ -50,12 +49,13 @@ MinJobAge=300
 Waittime=0
 ReturnToService=2
 JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherParams=OverMemoryKill
 JobCompType=jobcomp/filetxt
 JobCompLoc={root}/log/jobcomp.txt
 """
 
+#: On alpha CPUs are the only consumable resource, so SLURM enforces no memory there.
 ALPHA = """\
+SelectTypeParameters=CR_CPU
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost
 AccountingStoragePort={accounting_port}
@@ -65,7 +65,10 @@ PartitionName=long Nodes=ALL MaxTime=2-00:00:00 DefaultTime=04:00:00 State=UP
 PartitionName=dense Nodes=ALL MaxTime=01:00:00 DefaultTime=00:10:00 OverSubscribe=FORCE:16 State=UP
 """
 
+#: On cumulus memory is consumable too.
 CUMULUS = """\
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=1000
 AccountingStorageType=accounting_storage/none
 PrivateData=cloud
 SlurmctldParameters=cloud_dns,power_save_interval=1,power_save_min_interval=1
@@ -123,6 +126,8 @@ POWER = """\
 #!{python} -SE
 import os, signal, subprocess, sys, time
 
+os.environ["PATH"] = "{path}"
+sys.stderr = open("{root}/log/power.log", "a", buffering=1)
 NODES = subprocess.run(["scontrol", "show", "hostnames", sys.argv[1]], capture_output=True, text=True, check=True)
 
 
@@ -135,7 +140,11 @@ def note(node, what):
 
 def resume(node):
     note(node, "up")
-    subprocess.run(["slurmd", "-N", node, "-b"], check=True)
+    # SLURM kills the group of this program as soon as it ends, runs it with most signals blocked and without
+    # standard streams: a slurmd that inherited that would be killed, never end, or lose its log.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(["slurmd", "-N", node, "-b"], check=True, start_new_session=True, **quiet)
 
 
 def suspend(node):
@@ -165,6 +174,7 @@ def settings(cluster: LabCluster) -> dict[str, object]:
         "accounting_port": cluster.first_port + 2,
         "ssh_port": cluster.first_port + 3,
         "python": sys.executable,
+        "path": plain_environment()["PATH"],
     }
 
 

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from tests.lab import processes
-from tests.lab.cluster import LabCluster, read_pid
+from tests.lab.cluster import LabCluster, gone, read_pid
 from tests.lab.config import MUNGE_SOCKET
 from tests.lab.wait import LabError, wait_for
 
@@ -121,7 +121,7 @@ def end(pid_file: Path, how: signal.Signals) -> None:
     pid = read_pid(pid_file)
     if pid:
         processes.kill([pid], how)
-        wait_for(f"process {pid} of {pid_file.name} ends", lambda: processes.gone(pid))
+        wait_for(f"process {pid} of {pid_file.name} ends", lambda: gone(pid))
     pid_file.unlink(missing_ok=True)
 
 

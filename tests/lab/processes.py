@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.lab.cluster import LabCluster, plain_environment
+from tests.lab.cluster import LabCluster, gone, plain_environment
 from tests.lab.wait import LabError, wait_for
 
 #: The variable that marks each daemon of the lab; its value is the cluster's folder.
@@ -91,14 +91,6 @@ def kill(pids: Iterable[int], how: signal.Signals = signal.SIGKILL) -> None:
             os.kill(pid, how)
         except ProcessLookupError:
             continue
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended (a zombie has)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True
 
 
 def sweep(root: Path, account: str) -> None:
