@@ -11,13 +11,14 @@ from heroes.api.errors import OverBudget
 from heroes.api.units import Gibibytes, Money
 from heroes_budget import service as budget
 from heroes_core.work import Work
+from heroes_telemetry import service as telemetry
+from heroes_telemetry.model import EnergyFigure
+
 from heroes_jobs import service, store
 from heroes_jobs.following import Followed, instant
 from heroes_jobs.model import AttemptNews, Energy, Phase
 from heroes_jobs.settlement import GIB, bill, bounds, modelled
 from heroes_jobs.states import Settle, Void
-from heroes_telemetry import service as telemetry
-from heroes_telemetry.model import EnergyFigure
 
 #: A settlement from what was merely observed becomes final after this.
 FINAL_AFTER = timedelta(hours=72)
@@ -109,7 +110,7 @@ def _told(each: Followed) -> list[dict[str, Any]]:
 def _news(each: Followed, closed: Closed | None) -> AttemptNews:
     spec = each.spec
     outcome, left = each.ended_how()
-    base = {
+    base: dict[str, Any] = {
         "organisation": spec.organisation, "instance": spec.instance, "step": spec.step, "index": spec.index,
         "cluster": spec.cluster, "queue": spec.queue, "user": spec.user,
     }  # fmt: skip

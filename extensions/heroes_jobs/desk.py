@@ -13,10 +13,11 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-
 from heroes.api.errors import Conflict, HeroesError, StoreBusy, Unavailable
 from heroes_core.failpoints import failpoint
 from heroes_core.work import Database, Work, again
+from heroes_spawners.site import Site
+
 from heroes_jobs import closing, store
 from heroes_jobs.breaker import Breaker
 from heroes_jobs.following import Followed, instant
@@ -24,7 +25,6 @@ from heroes_jobs.lanes import Executor, Lanes
 from heroes_jobs.model import Rules
 from heroes_jobs.ports import ClusterFacts, Clusters, Mover, Sites
 from heroes_jobs.states import Event
-from heroes_spawners.site import Site
 
 T = TypeVar("T")
 #: Attempts written in one transaction.
@@ -98,6 +98,8 @@ class Desk:
     #: As last polled: partition -> [free, all] CPUs; and when all records were last read again.
     load: dict[str, list[int]] = field(default_factory=dict)
     relisted_at: float = 0.0
+    #: Small files that jobs bring along, by digest.
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lanes = Lanes(self.executor, self.wake)

@@ -8,16 +8,14 @@ from heroes_spawners.site import Refusal, State
 
 #: Words in a scheduler's refusal -> what it means for the user. First match counts; lower case.
 _REFUSALS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("invalid partition",), "The cluster has no partition for queue {queue}. Choose another queue, or tell its owner."),
+    (("invalid partition",), "The cluster has no partition for queue {queue}. Choose another one, or tell its owner."),
     (("invalid account", "account/partition combination"),
      "The cluster refuses the account of queue {queue}. Choose another queue; its owner must correct the account."),
     (("time limit",), "The requested time is longer than queue {queue} allows. Ask for less, or choose another queue."),
     (("node count", "node configuration is not available", "more processors", "memory specification"),
-     "No node of queue {queue} has the shape that was asked for. Ask for fewer CPUs, nodes or less memory, "
-     "or choose another queue."),
+     "No node of queue {queue} has that shape. Ask for fewer CPUs, nodes or less memory, or choose another queue."),
     (("image", "container"),
-     "The container image {image} is missing at the cluster, or is not the one named by its digest. "
-     "Have it put there, or choose another queue."),
+     "The container image {image} is missing at the cluster, or is another one. Have it put there."),
 )  # fmt: skip
 
 #: SLURM's pending reasons that never clear by waiting (squeue(1), JOB REASON CODES).
@@ -99,8 +97,8 @@ def by_state(state: State, walltime_s: float = 0.0) -> str:
 
 
 LOST = (
-    "The cluster lost it: it ended without leaving an exit record (a node died, or the cluster's disk is full). Nothing is "
-    "charged. Run it again, or choose another cluster."
+    "The cluster lost it: it ended without leaving an exit record (a node died, or the cluster's disk is full). "
+    "Nothing is charged. Run it again, or choose another cluster."
 )
 NEVER_KEPT = (
     "The cluster took it several times and lost it each time. Nothing is charged. Choose another cluster, and tell its "
@@ -127,7 +125,7 @@ def no_image(image: str = "") -> str:
 
 
 def outputs(missing: Sequence[str], links: Sequence[str], large: Sequence[tuple[str, int, int]]) -> str:
-    """The sentence for outputs that are not as declared; "" where all is well. `large`: (path, bytes, bytes allowed)."""
+    """The sentence for outputs that are not as declared; "" where all is well. `large`: (path, bytes, cap)."""
     faults = [f"no file matches {glob!r}" for glob in missing]
     faults += [f"{path!r} is a link or not a regular file, and was left behind" for path in links]
     faults += [f"{path!r} has {size:,} bytes, and {cap:,} are allowed" for path, size, cap in large]

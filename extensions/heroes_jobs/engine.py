@@ -14,18 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
-
 from heroes.api.errors import HeroesError, StoreBusy
 from heroes.api.ids import new_ulid
 from heroes_core.work import Database
-from heroes_jobs import hearing, housekeeping, polling, staging, store, submitting
+from heroes_spawners.site import Chunk
+
+from heroes_jobs import hearing, housekeeping, polling, staging, submitting
 from heroes_jobs.clusters import Enrolled
 from heroes_jobs.desk import Desk, EngineSettings, LeaseLost
 from heroes_jobs.lanes import threads
 from heroes_jobs.ports import Clusters, Mover, Sites
 from heroes_jobs.rpc import Server
 from heroes_jobs.states import Ending, Queued, StagingOut, Stopping, Submitting, Unsure, Waiting
-from heroes_spawners.site import Chunk
 
 LOG = logging.getLogger("heroes.jobs")
 #: How much longer each poll without news makes the next wait.
@@ -179,9 +179,7 @@ class Engine:
         for wake in list(self._wakes.values()):
             wake.set()
 
-    def _serve(
-        self, name: str, clusters: Clusters, holder: str, stop: threading.Event, wake: threading.Event
-    ) -> None:
+    def _serve(self, name: str, clusters: Clusters, holder: str, stop: threading.Event, wake: threading.Event) -> None:
         well = False
         try:
             with threads(name) as executor:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-
 from heroes.api.errors import InvalidTransition
+from heroes_spawners.site import Mount
+
 from heroes_jobs.machine import step
 from heroes_jobs.model import (
     FINAL,
@@ -34,7 +35,6 @@ from heroes_jobs.states import (
     state_from_json,
     state_to_json,
 )
-from heroes_spawners.site import Mount
 
 
 def instant(at: float | None) -> datetime | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-
 from heroes.api import jobs as api
 from heroes.api.model import Empty
 from heroes.api.units import Money, Seconds
 from heroes_core.module import Call, Module
+
 from heroes_jobs import service, store
 from heroes_jobs.rpc import Engines
 
@@ -68,9 +68,10 @@ def resolve(call: Call, request: api.Resolve) -> Empty:
 def _attempt(row: sa.Row[Any]) -> api.Attempt:
     held = service.reservation(row)
     return api.Attempt(
-        key=row.key, instance=row.instance, step=row.step, index=row.index, ordinal=row.ordinal, retry_of=row.retry_of,
-        cluster=row.cluster, queue=row.queue, status=row.status, reason=row.reason, job_id=row.job_id,
-        created_at=row.created_at, submitted_at=row.submitted_at, started_at=row.started_at, ended_at=row.ended_at,
+        key=row.key, instance=row.instance, step=row.step, index=row.position, ordinal=row.ordinal,
+        retry_of=row.retry_of, cluster=row.cluster, queue=row.queue, status=row.status, reason=row.reason,
+        job_id=row.job_id, created_at=row.created_at, submitted_at=row.submitted_at,
+        started_at=row.started_at, ended_at=row.ended_at,
         exit_code=row.exit_code, elapsed=Seconds(row.elapsed_s), reserved=held.amount,
         cost=None if row.cost is None else Money(micros=row.cost, currency=row.currency), halted=bool(row.halted),
     )  # fmt: skip

@@ -6,18 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-
 from heroes.api.units import Joules, Money
 from heroes_budget import service as budget
 from heroes_core.work import Work
+from heroes_spawners.site import TERMINAL
+from heroes_telemetry import service as telemetry
+
 from heroes_jobs import store
 from heroes_jobs.desk import Desk
 from heroes_jobs.model import reservation_from_json, spec_from_json
 from heroes_jobs.polling import outcome
 from heroes_jobs.settlement import Bill, bill
 from heroes_jobs.states import Outcome
-from heroes_spawners.site import TERMINAL
-from heroes_telemetry import service as telemetry
 
 EVERY_S = 3600.0
 TOGETHER = 200

@@ -173,7 +173,9 @@ def _never(state: Submitting, at: float, stop: Stop) -> Step:
 @edge((Submitting,), SubmitUnsure)
 def unsure(state: Submitting, event: SubmitUnsure, _rules: Rules) -> Step:
     """It may have happened: ask, never submit this number again unless no claim of it stands at the site."""
-    return Unsure(event.at, state.number, state.lost, text=event.text), (Tell(f"not known whether submitted: {event.text}"),)
+    return Unsure(event.at, state.number, state.lost, text=event.text), (
+        Tell(f"not known whether submitted: {event.text}"),
+    )
 
 
 @edge((Unsure,), Unclaimed)
@@ -209,7 +211,7 @@ def waiting_for_next_number(state: Unsure, event: NoTrace, rules: Rules) -> Step
 
 
 @edge((Queued,), Absent)
-def unsure_when_vanished(state: Queued, event: Absent, rules: Rules) -> Step:
+def unsure_when_vanished(state: Queued, event: Absent, _rules: Rules) -> Step:
     """Not in the queue, not running, no record: as if it were not known whether it had been submitted."""
     gone = Unsure(event.at, state.number, state.lost, lost_id=state.job_id, text="vanished from the queue")
     return gone, (Tell(f"job {state.job_id} vanished from the queue"),)
@@ -232,7 +234,9 @@ def queued_again(state: Queued, event: InQueue, rules: Rules) -> Step:
     seen_at = state.seen_at or event.at
     confirmed = state.confirmed or event.at - seen_at >= rules.tentative_s
     if confirmed and event.hopeless:
-        return Stopping(event.at, state.number, event.job_id, Stop(Phase.FAILED, event.hopeless)), (Tell(event.hopeless),)
+        return Stopping(event.at, state.number, event.job_id, Stop(Phase.FAILED, event.hopeless)), (
+            Tell(event.hopeless),
+        )
     after = replace(state, job_id=event.job_id, seen_at=seen_at, confirmed=confirmed, why=event.why)
     return _stay(state if after == state else after)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from heroes_data.model import ObjectRef, SealedFolder, StagedPath
+from heroes_data.model import Moved, ObjectRef, SealedFolder
 from heroes_spawners.site import Site
 
 from heroes_jobs.model import Rules
@@ -23,15 +23,13 @@ class Sites(Protocol):
 class Mover(Protocol):
     """Moves data between the object store and a cluster, verified."""
 
-    def stage_in(
-        self, site: Site, cluster: str, organisation: str, user: str, objects: Sequence[ObjectRef]
-    ) -> tuple[list[StagedPath], int, float]:
-        """Where each object stands (below `data/`), bytes moved, seconds. `Refused` where one does not exist."""
+    def stage_in(self, site: Site, cluster: str, organisation: str, user: str, objects: Sequence[ObjectRef]) -> Moved:
+        """See that each object stands below `data/`; `staged` tells where. `Refused` where one does not exist."""
 
     def stage_out(
         self, site: Site, cluster: str, organisation: str, user: str, sealed: Sequence[SealedFolder]
-    ) -> tuple[int, float]:
-        """Copy sealed folders to their buckets; bytes moved, seconds."""
+    ) -> Moved:
+        """Copy sealed folders to their buckets."""
 
 
 @dataclass(frozen=True)

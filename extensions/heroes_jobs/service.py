@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-
 from heroes.api.errors import Conflict, InvalidSpec, NotFound
 from heroes.api.ids import new_ulid
 from heroes.api.units import Money
 from heroes_budget import service as budget
 from heroes_budget.model import Payer
 from heroes_core.work import Caller, Work
+
 from heroes_jobs import endings, store
 from heroes_jobs.model import (
     AttemptNews,
@@ -48,7 +48,7 @@ def unregister(hook: StepHook) -> None:
 
 def announce(work: Work, news: AttemptNews) -> None:
     """Tell every hook."""
-    for hook in list(_HOOKS):
+    for hook in _HOOKS:
         hook(work, news)
 
 
@@ -73,7 +73,7 @@ def _row(work: Work, key: str, spec: JobSpec, held: Reservation) -> dict[str, An
         raise InvalidSpec(f"step {spec.step!r} has an empty command", hint="Give the step an argv.")
     return {
         "key": key, "organisation": spec.organisation, "user": spec.user, "project": spec.project,
-        "instance": spec.instance, "step": spec.step, "index": spec.index, "cluster": spec.cluster,
+        "instance": spec.instance, "step": spec.step, "position": spec.index, "cluster": spec.cluster,
         "queue": spec.queue, "target": Target.HELD, "status": Phase.HELD, "live": 0, "nudged": 0,
         "spec": spec.to_json(), "reservation": held.to_json(), "reservation_key": key,
         "state": state_to_json(Held()), "created_at": work.now, "currency": held.amount.currency,
@@ -97,9 +97,7 @@ def start(work: Work, keys: Sequence[str]) -> list[str]:
     return moved
 
 
-def place(
-    work: Work, key: str, cluster: str, queue: str, changes: Mapping[str, Any], reserve: Reservation
-) -> None:
+def place(work: Work, key: str, cluster: str, queue: str, changes: Mapping[str, Any], reserve: Reservation) -> None:
     """Move a held attempt to another queue. Its new worst case replaces the old one in the budget; where that does not
     fit (OverBudget) nothing has changed, also in the caller's transaction."""
     row = _held(work, key)
@@ -157,8 +155,8 @@ def _end_held(work: Work, row: sa.Row[Any], actor: str) -> None:
 
 def _news(row: sa.Row[Any], phase: Phase, reason: str, at: datetime) -> AttemptNews:
     return AttemptNews(
-        key=row.key, organisation=row.organisation, instance=row.instance, step=row.step, index=row.index, phase=phase,
-        reason=reason, cost=Money.zero(row.currency), ended_at=at, cluster=row.cluster, queue=row.queue,
+        key=row.key, organisation=row.organisation, instance=row.instance, step=row.step, index=row.position,
+        phase=phase, reason=reason, cost=Money.zero(row.currency), ended_at=at, cluster=row.cluster, queue=row.queue,
         user=row.user, ordinal=row.ordinal, retry_of=row.retry_of,
     )  # fmt: skip
 

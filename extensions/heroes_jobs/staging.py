@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from heroes.api.errors import Conflict, HeroesError, LinkDown, Refused, SchedulerDown, Unavailable
 from heroes_data.model import ObjectRef, SealedFolder, StagedPath
+from heroes_spawners.site import Listing, Mount, Site
+
 from heroes_jobs.desk import Desk
 from heroes_jobs.following import Followed
 from heroes_jobs.machine import Want, wants
 from heroes_jobs.model import InputRef
 from heroes_jobs.outputs import Judged, judge
 from heroes_jobs.states import Delivered, DeliveryFailed, Staged, StageFailed, StagingIn, Waiting
-from heroes_spawners.site import Listing, Mount, Site
 
 #: Attempts whose data travel in one call.
 TOGETHER = 200
@@ -33,10 +35,10 @@ class Brought:
 
 def stage_in(desk: Desk) -> None:
     """Begin to fetch the inputs of whoever waits for them."""
-    for lane, group in _by_user(desk, _lacks_inputs(desk)).items():
+    for lane, group in _by_user(_lacks_inputs(desk)).items():
         key = ("in", *lane)
         if desk.lanes.free(key):
-            desk.begin("stage_in", key, _bringing(desk, lane, group), lambda answer, group=group: _brought(desk, group, answer))
+            desk.begin("stage_in", key, _bringing(desk, lane, group), partial(_brought, desk, group))
 
 
 def _lacks_inputs(desk: Desk) -> list[Followed]:
@@ -49,7 +51,7 @@ def _lacks_inputs(desk: Desk) -> list[Followed]:
     ]
 
 
-def _by_user(desk: Desk, attempts: Sequence[Followed]) -> dict[tuple[str, str], list[Followed]]:
+def _by_user(attempts: Sequence[Followed]) -> dict[tuple[str, str], list[Followed]]:
     groups: dict[tuple[str, str], list[Followed]] = {}
     for each in attempts:
         group = groups.setdefault(each.lane, [])
@@ -59,13 +61,14 @@ def _by_user(desk: Desk, attempts: Sequence[Followed]) -> dict[tuple[str, str], 
 
 
 def _bringing(desk: Desk, lane: tuple[str, str], group: list[Followed]) -> Callable[[], Brought]:
-    site, wanted = desk.site, {each.key: each.spec.inputs for each in group}
+    site, mover, cluster, (organisation, user) = desk.site, desk.mover, desk.cluster, lane
+    wanted = {each.key: each.spec.inputs for each in group}
 
     def bring(asked: dict[str, tuple[InputRef, ...]]) -> Brought:
         objects = {ObjectRef(i.bucket, i.key, i.etag, i.size) for inputs in asked.values() for i in inputs}
         ordered = sorted(objects, key=lambda ref: (ref.bucket, ref.key))
-        staged, moved, _seconds = desk.mover.stage_in(site, desk.cluster, *lane, ordered)
-        return Brought({key: _mounts(inputs, staged) for key, inputs in asked.items()}, moved, {})
+        moved = mover.stage_in(site, cluster, organisation, user, ordered)
+        return Brought({key: _mounts(inputs, moved.staged) for key, inputs in asked.items()}, moved.bytes, {})
 
     def call() -> Brought:
         try:
@@ -149,10 +152,10 @@ def deliver(desk: Desk) -> None:
     """Begin to seal and deliver what ended attempts left."""
     at, rules = desk.now(), desk.rules
     ready = [each for each in desk.active() if wants(each.state, at, rules) is Want.DELIVER]
-    for lane, group in _by_user(desk, ready).items():
+    for lane, group in _by_user(ready).items():
         key = ("out", *lane)
         if desk.lanes.free(key):
-            desk.begin("deliver", key, _sending(desk, lane, group), lambda answer, group=group: _sent(desk, group, answer))
+            desk.begin("deliver", key, _sending(desk, lane, group), partial(_sent, desk, group))
 
 
 def _sending(desk: Desk, lane: tuple[str, str], group: list[Followed]) -> Callable[[], Sent]:
@@ -205,7 +208,7 @@ def sealed_path(each: Followed) -> str:
 
 
 def _folder(each: Followed, judged: Judged) -> SealedFolder:
-    return SealedFolder(sealed_path(each), each.spec.output_bucket, each.spec.output_prefix, list(judged.files))
+    return SealedFolder(sealed_path(each), each.spec.output_bucket, each.spec.output_prefix, judged.files)
 
 
 def _sent(desk: Desk, group: list[Followed], answer: Sent | HeroesError) -> None:

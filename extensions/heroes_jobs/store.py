@@ -26,7 +26,7 @@ attempt = sa.Table(
     name_column("project", nullable=True),
     name_column("instance", index=True),
     name_column("step"),
-    sa.Column("index", sa.Integer, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
     sa.Column("ordinal", sa.Integer, nullable=False, server_default="1"),
     sa.Column("retry_of", sa.String(64), nullable=False, server_default=""),
     name_column("cluster"),
@@ -154,7 +154,7 @@ def of_step(work: Work, organisation: str, instance: str, step: str, index: int)
     """The newest attempt of a step."""
     chosen = sa.select(attempt).where(
         attempt.c.organisation == organisation, attempt.c.instance == instance,
-        attempt.c.step == step, attempt.c.index == index,
+        attempt.c.step == step, attempt.c.position == index,
     )  # fmt: skip
     return work.execute(chosen.order_by(attempt.c.key.desc()).limit(1)).first()
 

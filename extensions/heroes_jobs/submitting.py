@@ -6,7 +6,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from heroes.api.errors import Conflict, HeroesError, Refused, Unavailable
-from heroes_jobs import endings, store
+from heroes_spawners.runtime.job import tags
+from heroes_spawners.site import Accepted, Answer, Declined, Job, Refusal, Submission, Unknown
+
+from heroes_jobs import endings, files, store
 from heroes_jobs.desk import Desk
 from heroes_jobs.following import Followed, instant
 from heroes_jobs.machine import Want, wants
@@ -15,16 +18,14 @@ from heroes_jobs.states import (
     Chosen,
     Queued,
     Running,
+    Stopping,
     SubmitAccepted,
     SubmitDeclined,
     Submitting,
     SubmitUnsure,
-    Stopping,
     Unsure,
     Waiting,
 )
-from heroes_spawners.runtime.job import tags
-from heroes_spawners.site import Accepted, Answer, Declined, Job, Refusal, Submission, Unknown
 
 LANE = ("submit",)
 
@@ -41,10 +42,21 @@ def submit(desk: Desk) -> bool:
     for each in chosen:
         each.submitted_at = each.submitted_at or instant(at)
         desk.take(each, Chosen(at))
+    _load_files(desk, chosen)
     batch = [Submission(_job(desk, each), _number(each)) for each in chosen]
     desk.commit("intent", lambda work: store.intend(work, [(one.job.key, one.number) for one in batch]))
     desk.begin("submit", LANE, _handing(desk, batch), lambda answer: _answered(desk, chosen, batch, answer))
     return len(ready) > len(chosen)
+
+
+def _load_files(desk: Desk, chosen: Sequence[Followed]) -> None:
+    """The small files that they bring along, kept while they are in use."""
+    wanted = {digest for each in chosen for _, digest in each.spec.files}
+    missing = wanted - desk.files.keys()
+    if missing:
+        with desk.database.read() as work:
+            desk.files = {digest: desk.files[digest] for digest in wanted & desk.files.keys()}
+            desk.files |= files.contents(work, missing)
 
 
 def _number(each: Followed) -> int:
@@ -121,8 +133,10 @@ def _job(desk: Desk, each: Followed) -> Job:
     facts = desk.facts.queues.get(spec.queue) or QueueFacts(spec.queue)
     own = tags(spec.organisation, spec.user, spec.template, spec.instance)
     return Job(
-        each.key, facts.partition, spec.shape, spec.argv, {**spec.environment, **own}, each.mounts or (), spec.image,
-        spec.environments, spec.modules, spec.parallel, (*facts.options, *spec.options), spec.max_output_bytes,
+        key=each.key, queue=facts.partition, shape=spec.shape, argv=spec.argv,
+        environment={**spec.environment, **own}, inputs=each.mounts or (), files={name: desk.files[digest] for name, digest in spec.files}, image=spec.image,
+        environments=spec.environments, modules=spec.modules, parallel=spec.parallel,
+        options=(*facts.options, *spec.options), max_output_bytes=spec.max_output_bytes,
     )  # fmt: skip
 
 
@@ -149,9 +163,7 @@ def _handing(desk: Desk, batch: list[Submission]) -> Callable[[], list[Answer]]:
     return call
 
 
-def _answered(
-    desk: Desk, chosen: list[Followed], batch: list[Submission], answer: list[Answer] | HeroesError
-) -> None:
+def _answered(desk: Desk, chosen: list[Followed], batch: list[Submission], answer: list[Answer] | HeroesError) -> None:
     if isinstance(answer, Conflict):
         desk.fail(answer)
     if isinstance(answer, HeroesError):

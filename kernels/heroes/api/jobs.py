@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from pydantic import Field
+
 from heroes.api.errors import Conflict, NotAllowed, NotFound, Unavailable
 from heroes.api.model import Empty, Model, Page
 from heroes.api.registry import SIGNED_IN, Operation
 from heroes.api.units import Money, Seconds
-from pydantic import Field
 
 
 class ListAttempts(Page):
