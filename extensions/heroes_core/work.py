@@ -54,6 +54,7 @@ class Work:
     _audits: list[audit.Record] = field(default_factory=list)
     _news: list[dict[str, Any]] = field(default_factory=list)
     _afterwards: list[Callable[[], None]] = field(default_factory=list)
+    _wakes: bool = False
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Run one statement."""
@@ -68,6 +69,10 @@ class Work:
         self._news.append(
             {"at": self.now, "kind": kind, "organisation": organisation, "subject": subject, "detail": detail}
         )
+
+    def wake(self) -> None:
+        """Let whoever waits for a commit look again, without news to hand over."""
+        self._wakes = True
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call `action` once the transaction has been committed, and not otherwise."""
@@ -130,8 +135,8 @@ class Database:
     def _finish(self, work: Work) -> None:
         if work._news:
             work.connection.execute(sa.insert(outbox), work._news)
-            if self.dialect == "postgresql":
-                work.connection.exec_driver_sql("NOTIFY heroes")
+        if (work._news or work._wakes) and self.dialect == "postgresql":
+            work.connection.exec_driver_sql("NOTIFY heroes")
         if work._audits:
             audit.append(work.connection, self.audit_key, work._audits)
 
