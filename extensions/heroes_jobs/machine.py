@@ -117,10 +117,14 @@ def waiting(_state: StagingIn, event: Staged, _rules: Rules) -> Step:
 @edge((StagingIn,), StageFailed)
 def staging_in_again(state: StagingIn, event: StageFailed, rules: Rules) -> Step:
     """Try again a little later, unless that would not help."""
-    if event.final or state.tries + 1 >= rules.transfer_tries:
+    if event.final:
         return Ended(event.at, Phase.FAILED, event.text), (Void(),)
-    pause = rules.transfer_s * 2**state.tries
-    return replace(state, tries=state.tries + 1, until=event.at + pause), (Tell(event.text),)
+    until = event.at + _pause(state.tries, rules)
+    return replace(state, tries=state.tries + 1, until=until), (Tell(event.text),)
+
+
+def _pause(tries: int, rules: Rules) -> float:
+    return float(min(rules.transfer_s * 2 ** min(tries, 10), rules.transfer_most_s))
 
 
 @edge((Held, StagingIn), CancelAsked)
@@ -446,11 +450,11 @@ def ended(state: StagingOut, event: Delivered, _rules: Rules) -> Step:
 @edge((StagingOut,), DeliveryFailed)
 def staging_out_again(state: StagingOut, event: DeliveryFailed, rules: Rules) -> Step:
     """Try again later; what it used is charged all the same when its results cannot be delivered."""
-    if event.final or state.tries + 1 >= rules.transfer_tries:
+    if event.final:
         verdict = Stop(Phase.FAILED, event.text) if state.verdict.phase == Phase.DONE else state.verdict
         return Ended(event.at, Phase(verdict.phase), verdict.reason), (Settle(state.outcome, state.exit),)
-    pause = rules.transfer_s * 2**state.tries
-    return replace(state, tries=state.tries + 1, until=event.at + pause), (Tell(event.text),)
+    until = event.at + _pause(state.tries, rules)
+    return replace(state, tries=state.tries + 1, until=until), (Tell(event.text),)
 
 
 @edge((StagingOut, Ended), InQueue, RunSeen, RecordSeen, Accounted)

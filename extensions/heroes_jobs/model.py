@@ -245,9 +245,9 @@ class Rules:
     max_lost: int = 5
     #: Cancel again when a job is still there after this.
     cancel_s: float = 30.0
-    #: Pause after a failed transfer, times the number of tries; and how many tries.
+    #: Pause after a failed transfer, doubled at each, up to the second.
     transfer_s: float = 5.0
-    transfer_tries: int = 5
+    transfer_most_s: float = 300.0
     #: Whether the scheduler keeps accounting.
     accounted: bool = True
 

@@ -131,10 +131,11 @@ def _cores(each: Followed) -> int:
 def _job(desk: Desk, each: Followed) -> Job:
     spec = each.spec
     facts = desk.facts.queues.get(spec.queue) or QueueFacts(spec.queue)
+    brought = {name: desk.files[digest] for name, digest in spec.files}
     own = tags(spec.organisation, spec.user, spec.template, spec.instance)
     return Job(
         key=each.key, queue=facts.partition, shape=spec.shape, argv=spec.argv,
-        environment={**spec.environment, **own}, inputs=each.mounts or (), files={name: desk.files[digest] for name, digest in spec.files}, image=spec.image,
+        environment={**spec.environment, **own}, inputs=each.mounts or (), files=brought, image=spec.image,
         environments=spec.environments, modules=spec.modules, parallel=spec.parallel,
         options=(*facts.options, *spec.options), max_output_bytes=spec.max_output_bytes,
     )  # fmt: skip
