@@ -11,7 +11,7 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
-from heroes_spawners.isolation import Facts, View, enclose, lock
+from heroes_spawners.isolation import Bind, Facts, View, enclose, lock
 from heroes_spawners.runtime.bundle import PROGRAMS
 
 ENGINES = ("ch-run", "apptainer", "singularity")
@@ -51,18 +51,18 @@ def _works(argv: list[str]) -> bool:
 
 
 def _isolates(means: str, facts: dict[str, Any]) -> bool:
-    """Whether this means really hides the runtime's folder from a command and still runs it."""
-    runtime = facts["runtime"]
+    """Whether this means hides the rest of the base directory from a command and still runs it."""
+    runtime = Path(facts["runtime"])
     if means not in facts["programs"] and means == "heroes-isolate":
         return False
-    folder = Path(runtime).parent.parent / "tmp" / f"probe-{os.getpid()}"
+    base = runtime.parent.parent
+    folder = base / "jobs" / f"probe-{os.getpid()}"
     (folder / "out").mkdir(parents=True, exist_ok=True)
-    view = View(runtime, str(folder), (), Facts.of({**facts, "isolation": means}))
-    (folder / "lock").write_text(lock(view))
     folder.chmod(0o755)
-    argv = [*enclose(view), "/bin/sh", "-c", 'test ! -e "$1"', "sh", f"{runtime}/job.sh"]
-    argv = [f"{folder}/lock" if word.endswith("/lock") else word for word in argv]
-    worked = _works(argv)
+    out = Bind(f"{folder}/out", f"{folder}/out", writable=True)
+    view = View(str(base), str(folder), (out,), Facts.of({**facts, "isolation": means}))
+    (folder / "lock").write_text(lock(view))
+    worked = _works([*enclose(view), "/bin/sh", "-c", 'test ! -e "$1"', "sh", f"{runtime}/job.sh"])
     shutil.rmtree(folder, ignore_errors=True)
     return worked
 

@@ -127,6 +127,7 @@ class MachineSite(SlurmSite):
         folder = self._machine.folder / "jobs" / job.key
         folder.mkdir(mode=0o700, exist_ok=True)
         for name, content in {**files, "script": f"{self.place.runtime}/job.sh".encode()}.items():
+            (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
             (folder / name).write_bytes(content)
         for name in ("stdout", "stderr"):
             (folder / name).touch(mode=0o600)

@@ -65,14 +65,15 @@ def render(job: Job, base: str, facts: Mapping[str, Any]) -> dict[str, bytes]:
     view = _view(job, base, known)
     files = {"environment": environment(job, view)}
     if _tasked(job, view):
-        files["launch"] = _launch(job, _by_srun(job, view))
+        files["launch"] = _launch(job, view, _by_srun(job, view))
         files["task"] = _task(job, view)
     else:
         inside = contain(view, job.image) if job.image else enclose(view)
-        files["launch"] = _launch(job, [*_report(view, _measured(job, view)), *inside, *_program(job, view)])
+        files["launch"] = _launch(job, view, [*_report(view, _measured(job, view)), *inside, *_program(job, view)])
     if known.isolation == "unshare":
         files["lock"] = lock(view)
-    return {name: text.encode() for name, text in files.items()}
+    texts = {name: text.encode() for name, text in files.items()}
+    return texts | {f"in/{name}": content for name, content in job.files.items()}
 
 
 def give(folder: Path, uid: int, gid: int) -> None:
@@ -80,9 +81,9 @@ def give(folder: Path, uid: int, gid: int) -> None:
     the rest stays the caller's. Needs root."""
     (folder / "out").mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o711)
-    for name in ("out", "environment", "lock"):
-        if (folder / name).exists():
-            os.chown(folder / name, uid, gid)
+    for path in (*(folder / name for name in ("out", "environment", "lock", "in")), *folder.glob("in/*")):
+        if path.exists():
+            os.chown(path, uid, gid)
 
 
 def _check(job: Job, base: str) -> None:
@@ -98,6 +99,11 @@ def _check(job: Job, base: str) -> None:
                 f"input {mount.name!r} at {mount.path!r} is not a name and a path below the base directory",
                 hint="Use letters, digits, dots, dashes and underscores in the name, and no '..' in the path.",
             )
+    taken = {mount.name for mount in job.inputs}
+    for name in job.files:
+        if not NAME.fullmatch(name) or name in taken:
+            hint = "Give each input and each file a name of its own, of letters, digits, dots, dashes and underscores."
+            raise InvalidSpec(f"the file {name!r} of the job cannot be named so", hint=hint)
 
 
 def _view(job: Job, base: str, facts: Facts) -> View:
@@ -107,8 +113,8 @@ def _view(job: Job, base: str, facts: Facts) -> View:
         Bind(f"{folder}/environment", f"{folder}/environment"),
     ]
     binds += [Bind(f"{base}/{mount.path.rstrip('/')}", f"{folder}/in/{mount.name}") for mount in job.inputs]
-    for path in _environment_folders(job, base, facts):
-        binds.append(Bind(path, path))
+    binds += [Bind(f"{folder}/in/{name}", f"{folder}/in/{name}") for name in job.files]
+    binds += [Bind(path, path) for path in _environment_folders(job, base, facts)]
     if job.environments and facts.python_prefix not in ("", "/usr", "/usr/local"):
         binds.append(Bind(facts.python_prefix, facts.python_prefix))
     if job.image:
@@ -147,13 +153,22 @@ def _home(job: Job, view: View) -> dict[str, str]:
     return {"HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "HEROES_INPUTS": inputs}  # noqa: S108
 
 
-def _launch(job: Job, argv: list[str]) -> str:
+def _launch(job: Job, view: View, argv: list[str]) -> str:
     lines = [f"ulimit -f {-(-job.max_output_bytes // 512)}\n"]
     if job.image:
         lines.append(f"check_image {words([job.image.path, hexdigest(job.image)])}\n")
     if job.shape.walltime_s > HEARTBEAT_ABOVE_S:
         lines.append("heartbeat\n")
+    if view.facts.isolation == "none":
+        lines += [_linked(f"{view.base}/{mount.path.rstrip('/')}", view.job_folder, mount.name) for mount in job.inputs]
     return "".join([*lines, command(argv)])
+
+
+def _linked(source: str, job_folder: str, name: str) -> str:
+    """Where nothing can be bound, an input is a link."""
+    return (
+        f"{words(['mkdir', '-p', f'{job_folder}/in'])} && {words(['ln', '-sfn', source, f'{job_folder}/in/{name}'])}\n"
+    )
 
 
 def _measured(job: Job, view: View) -> list[str]:

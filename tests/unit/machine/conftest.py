@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -68,14 +69,26 @@ class Rig:
         return self.site.tail(job.key, stream, 0, 100000).data.decode()
 
     def kill_daemon(self) -> None:
-        pid = self.client.ask("ping")["pid"]
-        os.kill(pid, signal.SIGKILL)
-        wait(lambda: not self.client.runs() or None)
+        os.kill(self.client.ask("ping")["pid"], signal.SIGKILL)
+        self.wait_gone()
+
+    def wait_gone(self) -> None:
+        """Wait until the daemon has ended: its lock is free."""
+        with (self.machine.folder / "scheduler" / "lock").open("w") as lock:
+            wait(lambda: _locked(lock.fileno()))
 
     def close(self) -> None:
         with suppress(SchedulerDown):
             self.client.ask("drain", on=True, cancel=True)
-        wait(lambda: not self.client.runs() or None)
+        self.wait_gone()
+
+
+def _locked(descriptor: int) -> bool | None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    return True
 
 
 def wait(look: Callable[[], T | None], seconds: float = 60.0) -> T:

@@ -206,7 +206,7 @@ def test_draining_waits_for_what_runs(rig: Rig) -> None:
     rig.submit(after)
     assert rig.client.ask("drain", on=True)["running"] == 1
     (rig.machine.folder / "jobs" / job.key / "out" / "go").touch()
-    wait(lambda: not rig.client.runs() or None)
+    rig.wait_gone()
     rig.client.ensure()
     assert rig.ended(after).state is State.COMPLETED
 
@@ -255,6 +255,15 @@ def test_removing_leaves_a_tombstone(rig: Rig) -> None:
     assert not (rig.machine.folder / "jobs" / job.key).exists()
     assert rig.site.status([job.key])[job.key].run_by
     assert rig.site.accounting([job.key], LONG_AGO) == {}
+
+
+def test_the_probe_finds_a_way_to_isolate(rig: Rig) -> None:
+    """Where this machine has namespaces, jobs are isolated; the facts name a Python that jobs can use."""
+    facts = rig.site.facts
+    assert facts["isolation"] == "heroes-isolate"
+    assert facts["programs"] == ["earl-run", "heroes-isolate"]
+    assert facts["python_version"] >= "3.11"
+    assert facts["one_person"] is True
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="uids of people need root")

@@ -48,6 +48,7 @@ class Place:
         folder = self.base / "jobs" / job.key
         folder.mkdir(parents=True)
         for name, content in render(job, str(self.base), self.facts).items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(content)
         if NOBODY:
             give(folder, NOBODY, NOBODY)
@@ -57,7 +58,9 @@ class Place:
         variables = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": job_id, **environment}
         argv = ["/bin/sh", str(script), str(self.base), job.key]
         pipe = subprocess.PIPE
-        return subprocess.Popen(argv, env=variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(
+            argv, env=variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace"
+        )
 
     def end(self, job: Job, process: subprocess.Popen[str]) -> Ended:
         out, said = process.communicate(timeout=60)

@@ -43,6 +43,44 @@ def test_inputs_are_there_read_only(locked: Place) -> None:
     assert os.listdir(locked.base / "data" / "deep") == ["two.txt"]
 
 
+def test_files_of_the_job_are_there_read_only(locked: Place) -> None:
+    """Small files that come with the job are in ../in, whatever they hold, and cannot be changed."""
+    job = locked.job("sh", "-c", "cat ../in/case.txt; echo no > ../in/case.txt", files={"case.txt": b"\0\xff $(id)\n"})
+    ended = locked.run(job)
+    assert ended.status != 0
+    assert (locked.base / "jobs" / job.key / "in" / "case.txt").read_bytes() == b"\0\xff $(id)\n"
+    assert "$(id)" in ended.out
+
+
+def test_inputs_without_isolation_are_links(bare: Place) -> None:
+    """Where nothing can be bound, inputs and files are at ../in all the same."""
+    (bare.base / "data").mkdir()
+    (bare.base / "data" / "one.txt").write_text("one")
+    job = bare.job("cat", "../in/first", "../in/two", inputs=(Mount("first", "data/one.txt"),), files={"two": b"two"})
+    assert bare.run(job).out == "onetwo"
+
+
+def test_names_of_inputs_and_files_are_checked() -> None:
+    """A name with a slash, a path that climbs, or one name for two things is refused."""
+    place = Place(Path("/x"), {"runtime": "/x/runtime/d", "one_person": True})
+    for wrong in (
+        place.job("true", files={"../up": b""}),
+        place.job("true", files={"same": b""}, inputs=(Mount("same", "data/x"),)),
+        place.job("true", inputs=(Mount("up", "data/../../etc"),)),
+        place.job("true", inputs=(Mount("root", "/etc"),)),
+        place.job("-n"),
+        place.job(),
+        place.job("a\0b"),
+        place.job("true", key="not a key"),
+        place.job("true", environment={"A B": "x"}),
+        place.job("true", environment={"IFS": "x"}),
+        place.job("true", environments=("conda",)),
+    ):
+        with pytest.raises(InvalidSpec) as caught:
+            render(wrong, "/base", place.facts)
+        assert caught.value.hint
+
+
 def test_it_sees_no_process_of_others(locked: Place) -> None:
     """The process list inside holds the job's own processes only, and its parent's environment is not among them."""
     job = locked.job("sh", "-c", "for each in /proc/[0-9]*; do cat $each/cmdline | tr '\\0' ' '; echo; done")
