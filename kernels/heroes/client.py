@@ -1,8 +1,8 @@
 """The typed client, made from the contract: one method for each operation, raising what the server raised.
 
-    client = Client(url, token)
-    client.workflow.instances(limit=5)        # the operation workflow.instances; keyword arguments are request fields
-    client.call(LIST, ListInstances(limit=5))  # the same, typed
+client = Client(url, token)
+client.workflow.instances(limit=5)        # the operation workflow.instances; keyword arguments are request fields
+client.call(LIST, ListInstances(limit=5))  # the same, typed
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ class Method:
         self.__signature__ = signature(operation)
 
     def __call__(self, **fields: Any) -> Any:
+        """The response; of a download, a context manager that gives its bytes. `content` is the body of an upload."""
         content = fields.pop("content", None)
         request = parse(self._operation.request, fields)
         if self._operation.download:
@@ -130,9 +131,7 @@ def signature(operation: Operation) -> inspect.Signature:
     return inspect.Signature(parameters, return_annotation=operation.response)
 
 
-def prepare(
-    operation: Operation, request: Model, *, key: str = "", content: Iterable[bytes] | None = None
-) -> Sending:
+def prepare(operation: Operation, request: Model, *, key: str = "", content: Iterable[bytes] | None = None) -> Sending:
     """How `request` travels: by path, query or body, as `heroes.api.registry` says."""
     values = request.model_dump(mode="json", exclude_unset=True, by_alias=True)
     path = operation.path
@@ -151,13 +150,9 @@ def prepare(
     )
 
 
-def _query(values: dict[str, Any]) -> list[tuple[str, str]]:
-    pairs = []
-    for name, value in values.items():
-        for each in value if isinstance(value, list) else [value]:
-            if each is not None:
-                pairs.append((name, _text(each)))
-    return pairs
+def _query(values: dict[str, Any]) -> list[tuple[str, str | int | float | bool | None]]:
+    lists = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
+    return [(name, _text(each)) for name, value in lists.items() for each in value if each is not None]
 
 
 def _text(value: Any) -> str:

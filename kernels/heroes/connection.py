@@ -10,6 +10,7 @@ from heroes import credentials
 from heroes.client import Client
 
 if TYPE_CHECKING:
+    from heroes.api.identity import Me
     from heroes.data import Data
     from heroes.runs import Runs
     from heroes.workflows import Workflows
@@ -49,6 +50,19 @@ class Heroes:
         from heroes.data import Data
 
         return Data(self)
+
+    @cached_property
+    def me(self) -> Me:
+        """Who is signed in, with roles and rights."""
+        from heroes.api import identity
+
+        answer: Me = self.client.call(identity.ME, identity.ME.request())
+        return answer
+
+    @property
+    def user(self) -> str:
+        """The name of whoever is signed in: that of their own bucket, too."""
+        return self.me.user
 
     def close(self) -> None:
         """Give the connections back."""

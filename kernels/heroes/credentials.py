@@ -70,14 +70,19 @@ def stored() -> Credentials | None:
         raise Refused(f"{path} is damaged.", hint="Sign in again with `heroes login`.") from None
 
 
+def address(url: str | None = None) -> str:
+    """Where the API is: the argument, the environment, the last sign-in, the default."""
+    kept = stored()
+    return url or os.environ.get("HEROES_API_URL") or (kept.url if kept else DEFAULT_URL)
+
+
 def find(url: str | None = None, token: str | None = None) -> Credentials:
     """Arguments win over the environment, that over the file; a kept token goes to the address it was made for only."""
-    kept = stored()
-    address = url or os.environ.get("HEROES_API_URL") or (kept.url if kept else DEFAULT_URL)
+    kept, where = stored(), address(url)
     given = token or os.environ.get("HEROES_TOKEN") or ""
-    if not given and kept is not None and kept.url.rstrip("/") == address.rstrip("/"):
-        return Credentials(address, kept.token, kept.organisation, kept.user)
-    return Credentials(address, given or os.environ.get("JUPYTERHUB_API_TOKEN", ""))
+    if not given and kept is not None and kept.url.rstrip("/") == where.rstrip("/"):
+        return Credentials(where, kept.token, kept.organisation, kept.user)
+    return Credentials(where, given or os.environ.get("JUPYTERHUB_API_TOKEN", ""))
 
 
 def need(credentials: Credentials) -> Credentials:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import html
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from heroes import reference
 from heroes.api import contract
 from heroes.api.errors import HeroesError, InvalidSpec, NotAllowed, NotSignedIn
 from heroes.api.registry import ANYBODY, SIGNED_IN, Operation
@@ -168,66 +168,6 @@ def _first_line(kind: type[HeroesError]) -> str:
     return (kind.__doc__ or "").strip().partition("\n")[0]
 
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
-code, pre { font: 14px/1.4 ui-monospace, monospace } section { border-top: 1px solid #d0d7de; padding: .6rem 0 }
-h3 { margin: .3rem 0; font-size: 1rem } .method { display: inline-block; min-width: 4.2rem; font-weight: 700 }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top }
-nav a { margin-right: 1rem } .right { color: #57606a }
-@media (prefers-color-scheme: dark) { body { background: #0d1117; color: #e6edf3 } section { border-color: #30363d } a { color: #79b8ff } }
-"""  # noqa: E501
-
-
 def page() -> str:
-    """The contract as HTML: self-contained, without a script."""
-    told = _document()
-    by_tag: dict[str, list[str]] = {}
-    for path, methods in told["paths"].items():
-        for method, described in methods.items():
-            by_tag.setdefault(described["tags"][0], []).append(_section(path, method, described, told))
-    links = "".join(f'<a href="#{tag}">{tag}</a>' for tag in by_tag)
-    parts = "".join(f'<h2 id="{tag}">{tag}</h2>{"".join(sections)}' for tag, sections in by_tag.items())
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>HEROES API {told['info']['version']}</title><style>{_STYLE}</style>"
-        f"<h1>HEROES API {told['info']['version']}</h1><p>Send <code>Authorization: Bearer TOKEN</code>; "
-        f"<code>GET openapi.json</code> is this page for programs.</p><nav>{links}</nav>{parts}</html>"
-    )
-
-
-def _section(path: str, method: str, described: Schema, told: Schema) -> str:
-    rows = [(each["name"], each["in"], each["schema"], each["required"]) for each in described["parameters"] if "required" in each]  # noqa: E501
-    content = described.get("requestBody", {}).get("content", {}).get("application/json", {})
-    schema = _resolve(content.get("schema", {}), told)
-    rows += [(name, "body", each, name in schema.get("required", [])) for name, each in schema.get("properties", {}).items()]  # noqa: E501
-    fields = "".join(
-        f"<tr><td><code>{name}</code>{' *' if required else ''}</td><td>{place}</td>"
-        f"<td>{html.escape(_type(each))}</td><td>{html.escape(_resolve(each, told).get('description', ''))}</td></tr>"
-        for name, place, each, required in rows
-    )
-    answer = described["responses"]["200"]["content"].get("application/json", {}).get("schema", {})
-    errors = ", ".join(text["description"].split(":")[0] for text in list(described["responses"].values())[1:])
-    return (
-        f'<section id="{described["operationId"]}"><h3><span class="method">{method.upper()}</span>'
-        f"<code>{html.escape(path)}</code></h3><p>{html.escape(described['summary'])} "
-        f'<span class="right">Right: {", ".join(described["x-heroes-right"])}</span></p>'
-        f"{'<table>' + fields + '</table>' if fields else ''}"
-        f"<p>Answers {html.escape(_type(answer)) if answer else 'bytes'}. {'Errors: ' + errors + '.' if errors else ''}</p></section>"
-    )
-
-
-def _resolve(schema: Schema, told: Schema) -> Schema:
-    name = schema.get("$ref", "").rpartition("/")[2]
-    return told["components"]["schemas"].get(name, {}) if name else schema
-
-
-def _type(schema: Schema) -> str:
-    if "$ref" in schema:
-        return str(schema["$ref"].rpartition("/")[2])
-    if "enum" in schema or "const" in schema:
-        return " | ".join(repr(each) for each in schema.get("enum", [schema.get("const")]))
-    if "anyOf" in schema:
-        return " | ".join(_type(each) for each in schema["anyOf"])
-    if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {})) or 'anything'}"
-    return str(schema.get("type", "anything"))
+    """The contract as one HTML page that needs nothing from elsewhere."""
+    return reference.page(_document())

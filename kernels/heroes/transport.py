@@ -30,7 +30,7 @@ class Sending:
 
     method: str
     path: str
-    query: list[tuple[str, str]] = field(default_factory=list)
+    query: list[tuple[str, str | int | float | bool | None]] = field(default_factory=list)
     body: Any = None
     content: Iterable[bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -40,7 +40,9 @@ class Sending:
 class Transport:
     """A connection to one API. Thread-safe; closes with `close()`."""
 
-    def __init__(self, url: str, token: str = "", *, timeout: float = 30.0, pause: Callable[[float], None] = time.sleep):
+    def __init__(
+        self, url: str, token: str = "", *, timeout: float = 30.0, pause: Callable[[float], None] = time.sleep
+    ):
         base, transport = _address(url)
         self.url = url
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -22,11 +22,11 @@ from heroes.client import Client
 @click.option("--token", help="a token made elsewhere, instead of a password")
 def login(url: str | None, organisation: str, user: str, password: str | None, token: str | None) -> None:
     """Sign in and keep the token in a file that only you can read."""
-    address = credentials.find(url, token="-").url
+    address = credentials.address(url)
     client = Client(address, token or "")
     try:
         if token is None:
-            asked = identity.Login(organisation=organisation, user=user, password=_password(password))  # type: ignore[arg-type]
+            asked = identity.Login(organisation=organisation, user=user, password=_password(password))
             token = client.call(identity.LOGIN, asked).token
             client = Client(address, token)
         me = client.call(identity.ME, identity.ME.request())

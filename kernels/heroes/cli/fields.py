@@ -6,7 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ from heroes.cli.completion import completer_for
 
 #: Options that have a letter of their own.
 _SHORT = {"parameters": "-p", "policy": "-P", "limit": "-n"}
+
+#: Required fields with these names are arguments rather than options.
+_NAMING = ("name", "workflow", "template", "bucket", "key", "folder", "role", "user")
 
 
 class MoneyType(click.ParamType[Money]):
@@ -96,7 +99,7 @@ def click_type(annotation: Any) -> click.ParamType[Any]:
         return click.INT
     if kind is float:
         return click.FLOAT
-    if isinstance(kind, type) and issubclass(kind, BaseModel) or typing.get_origin(kind) in (typing.Union, dict):
+    if (isinstance(kind, type) and issubclass(kind, BaseModel)) or typing.get_origin(kind) in (typing.Union, dict):
         return JSONType()
     return click.STRING
 
@@ -106,19 +109,17 @@ def _is_many(kind: Any) -> bool:
 
 
 def parameter(operation: Operation, name: str, field: FieldInfo) -> click.Parameter:
-    """The argument (of a field in the path, or the first required one) or option of a field."""
+    """The argument or option of a field."""
     if name in positional(operation):
         return click.Argument([name], type=click_type(field.annotation), shell_complete=completer_for(name))
     return _option(name, field)
 
 
 def positional(operation: Operation) -> tuple[str, ...]:
-    """Fields that are written without a name: those in the path, or else what names the thing itself."""
-    fields = operation.request.model_fields
-    named = [name for name in ("name", "workflow", "template", "bucket", "user") if name in fields]
-    first = next((name for name in named if fields[name].is_required()), None)
-    others = (first,) if first and first not in operation.path_fields else ()
-    return (*operation.path_fields, *(() if operation.path_fields else others))
+    """Fields that are written without a name: those in the path, and those that must name a thing."""
+    fields = operation.request.model_fields.items()
+    naming = [name for name, field in fields if name in _NAMING and field.is_required()]
+    return (*operation.path_fields, *(name for name in naming if name not in operation.path_fields))
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
@@ -155,7 +156,5 @@ def values(operation: Operation, typed: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or value == ():
             continue
         kind = bare(field.annotation)
-        if typing.get_origin(kind) is dict or kind in (dict, Mapping):
-            value = dict(value)
-        given[name] = Decimal(value) if kind is Decimal else value
+        given[name] = dict(value) if typing.get_origin(kind) is dict or kind in (dict, Mapping) else value
     return given

@@ -31,8 +31,9 @@ def show(answer: BaseModel, output: str) -> None:
     items = getattr(answer, "items", None)
     if isinstance(items, tuple | list):
         console.print(table(list(items)) if items else Text("none", style="dim"))
-        if getattr(answer, "next", None):
-            sys.stderr.write(f"There is more: add --after {answer.next}  # type: ignore\n".replace("  # type: ignore", ""))
+        following = getattr(answer, "next", None)
+        if following:
+            sys.stderr.write(f"There is more: add --all, or --after {following}\n")
         return
     console.print(details(answer))
 
@@ -44,7 +45,9 @@ def show_json(value: Any) -> None:
 
 def table(items: Sequence[BaseModel]) -> Table:
     """A row for each item, a column for each field that some item fills and that fits a cell."""
-    names = [name for name in type(items[0]).model_fields if any(_is_short(getattr(each, name, None)) for each in items)]
+    names = [
+        name for name in type(items[0]).model_fields if any(_is_short(getattr(each, name, None)) for each in items)
+    ]
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in names[:MOST_COLUMNS]:
         numeric = all(isinstance(getattr(each, name), int | float | Quantity) for each in items)

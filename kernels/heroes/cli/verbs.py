@@ -41,7 +41,9 @@ def command_for(operation: Operation) -> click.Command:
         parameters.append(click.Argument(["file"], type=click.Path(exists=True, dir_okay=False, path_type=Path)))
         callback = _send_file(operation)
     elif operation.download:
-        parameters.append(click.Option(["--to"], type=click.Path(path_type=Path), help="write it here (default: print)"))
+        parameters.append(
+            click.Option(["--to"], type=click.Path(path_type=Path), help="write it here (default: print)")
+        )
         callback = _fetch_file(operation)
     elif "after" in fields and "limit" in fields:
         parameters.append(click.Option(["--all", "every"], is_flag=True, help="every page"))
@@ -67,12 +69,10 @@ def _ask(operation: Operation) -> Callable[..., None]:
     def ask(output: str, every: bool = False, **typed: Any) -> None:
         request = parse(operation.request, values(operation, typed))
         with platform() as found:
-            if every:
-                page = found.client.call(operation, request)
-                rest = found.client.pages(operation, request.model_copy(update={"after": page.next})) if page.next else ()
-                show(page.model_copy(update={"items": (*page.items, *rest), "next": None}), output)
-                return
             answer = found.client.call(operation, request)
+            if every and answer.next:
+                rest = found.client.pages(operation, request.model_copy(update={"after": answer.next}))
+                answer = answer.model_copy(update={"items": (*answer.items, *rest), "next": None})
         if not isinstance(answer, Empty):
             show(answer, output)
         elif output == "table":

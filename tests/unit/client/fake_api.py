@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from heroes.api.errors import HeroesError, to_body
 from pydantic import BaseModel
+
+from heroes.api.errors import HeroesError, to_body
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             parts = urlsplit(self.path)
             body = self._body()
-            asked = Asked(
-                self.command, unquote(parts.path), parse_qs(parts.query), body, {k: v for k, v in self.headers.items()}
-            )
+            asked = Asked(self.command, unquote(parts.path), parse_qs(parts.query), body, dict(self.headers.items()))
             status, content, hang_up = api.reply(asked)
             if hang_up:
                 self.close_connection = True
@@ -93,7 +92,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PATCH = do_DELETE = _answer
+        do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Nothing is printed."""

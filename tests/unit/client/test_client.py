@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 
 import pytest
+
 from heroes.api import contract
 from heroes.api.errors import InvalidSpec, NotFound
 from heroes.api.model import Empty, Model, Page
 from heroes.api.registry import SIGNED_IN, Operation
 from heroes.client import Client, prepare
-
 from tests.unit.client.fake_api import Asked, FakeApi
 
 
@@ -144,5 +144,5 @@ def test_what_the_contract_lacks(client: Client) -> None:
     """A group or an operation that does not exist is an AttributeError, as of any object."""
     with pytest.raises(AttributeError, match="nothing"):
         client.nothing.list()
-    with pytest.raises(AttributeError, match="user.nothing"):
+    with pytest.raises(AttributeError, match=r"user\.nothing"):
         client.user.nothing()

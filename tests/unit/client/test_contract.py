@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from heroes.api import contract
 from heroes.api.errors import NotFound
 
@@ -37,8 +38,14 @@ def test_lists_are_paged_alike() -> None:
 def test_an_operation_by_name() -> None:
     """An operation is found by name; another name is NotFound."""
     assert contract.operation("platform.health").path == "/health"
-    with pytest.raises(NotFound, match="run.fast"):
+    with pytest.raises(NotFound, match=r"run\.fast"):
         contract.operation("run.fast")
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that some code loads."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 def test_importing_heroes_is_light() -> None:

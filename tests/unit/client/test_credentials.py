@@ -5,8 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-import heroes
 import pytest
+
+import heroes
 from heroes import credentials
 from heroes.api.errors import NotSignedIn, Refused
 from heroes.credentials import Credentials

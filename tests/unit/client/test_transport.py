@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from heroes.api.errors import HeroesError, InvalidSpec, LinkDown, NotFound, OverBudget, Refused, StoreBusy, Unavailable
 from heroes.transport import TRIES, Sending, Transport
-
 from tests.unit.client.fake_api import Asked, FakeApi, serving
 
 
