@@ -1,7 +1,7 @@
 """Runs of workflows: submit, follow, cancel, fetch results, and what a run cost in money, energy and carbon.
 
-An *instance* is a run: one version of a template with its parameters and inputs. Its *steps* are the template's; each is
-one *job*, or one for each item of a list. A job is carried out by an attempt, whose key is a ULID.
+An *instance* is a run: one version of a template with its parameters and inputs. Its *steps* are the template's; each
+is one *job*, or one for each item of a list. A job is carried out by an attempt, whose key is a ULID.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LabelText = Annotated[str, StringConstraints(max_length=200)]
 
 
 class Submit(Model):
-    """A run to be: of a decision made before (`decision`, with the place that was chosen of it), or of a template with a
-    policy, which then decides by itself."""
+    """A run to be: of a decision made before (`decision`, with the place that was chosen of it), or of a template with
+    a policy, which then decides by itself."""
 
     decision: str = Field(default="", description="id of a decision; it brings template, parameters and inputs")
     cluster: str = Field(default="", description="where to run; empty: the best of the decision")

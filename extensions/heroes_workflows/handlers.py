@@ -1,0 +1,97 @@
+"""The operations over runs. Runs follow their jobs by the hook that is registered here."""
+
+from __future__ import annotations
+
+from heroes.api import workflows as api
+from heroes_core.module import Call, Module
+from heroes_jobs import service as jobs
+from heroes_workflows import service, submission
+from heroes_workflows.following import follow
+
+MODULE = Module("workflows", api.OPERATIONS)
+jobs.register(follow)
+
+
+@MODULE.bind(api.SUBMIT)
+def submit(call: Call, request: api.Submit) -> api.Instance:
+    """A new run."""
+    with call.write() as work:
+        return submission.submit(work, call.caller, request)
+
+
+@MODULE.bind(api.PREVIEW)
+def preview(call: Call, request: api.Submit) -> api.Preview:
+    """What it would reserve."""
+    with call.read() as work:
+        return submission.preview(work, call.caller, request)
+
+
+@MODULE.bind(api.AGAIN)
+def again(call: Call, request: api.Again) -> api.Instance:
+    """The same once more."""
+    with call.write() as work:
+        return submission.again(work, call.caller, request)
+
+
+@MODULE.bind(api.LIST)
+def instances(call: Call, request: api.ListInstances) -> api.Instances:
+    """One's own runs."""
+    with call.read() as work:
+        return service.listing(work, call.caller, request, user=call.caller.user)
+
+
+@MODULE.bind(api.LIST_ALL)
+def all_instances(call: Call, request: api.ListAllInstances) -> api.Instances:
+    """The organisation's runs."""
+    with call.read() as work:
+        return service.listing(work, call.caller, request, user=request.user)
+
+
+@MODULE.bind(api.LIST_OF_TEMPLATE)
+def template_instances(call: Call, request: api.ListTemplatesInstances) -> api.Instances:
+    """The organisation's runs of a template."""
+    with call.read() as work:
+        template = request.workflow_template_id
+        return service.listing(work, call.caller, request, user=request.user, template=template)
+
+
+@MODULE.bind(api.GET)
+def instance(call: Call, request: api.GetInstance) -> api.InstanceDetail:
+    """One run."""
+    with call.read() as work:
+        return service.show(work, call.caller, request.workflow_instance_id)
+
+
+@MODULE.bind(api.JOBS)
+def list_jobs(call: Call, request: api.ListJobs) -> api.Jobs:
+    """The jobs of a run."""
+    with call.read() as work:
+        return service.list_jobs(work, call.caller, request)
+
+
+@MODULE.bind(api.EVENTS, waits=True)
+def events(call: Call, request: api.AskEvents) -> api.Events | None:
+    """What happened since; None while nothing did."""
+    with call.read() as work:
+        return service.events(work, call.caller, request, final=call.final)
+
+
+@MODULE.bind(api.RESULTS)
+def results(call: Call, request: api.ListResults) -> api.Results:
+    """Files that a run left."""
+    with call.read() as work:
+        return service.results(work, call.caller, request)
+
+
+@MODULE.bind(api.REPORT)
+def report(call: Call, request: api.GetInstance) -> api.Report:
+    """What a run cost."""
+    with call.read() as work:
+        return service.report(work, call.caller, request.workflow_instance_id)
+
+
+@MODULE.bind(api.CANCEL)
+def cancel(call: Call, request: api.GetInstance) -> api.Instance:
+    """Stop a run."""
+    with call.write() as work:
+        return service.cancel(work, call.caller, request.workflow_instance_id)
