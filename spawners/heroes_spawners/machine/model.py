@@ -100,7 +100,7 @@ def refusal(machine: Machine, request: Request, waiting: int) -> tuple[Refusal, 
     queue = machine.queue(request.queue)
     if queue is None:
         known = ", ".join(each.name for each in machine.queues)
-        return Refusal.PERMANENT, f"invalid queue {request.queue!r}; this machine has {known}"
+        return Refusal.PERMANENT, f"invalid partition {request.queue!r}: this machine has {known}"
     wanted = (
         (request.nodes, 1, "nodes"),
         (request.gpus, 0, "GPUs"),

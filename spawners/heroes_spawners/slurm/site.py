@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from heroes.api.errors import InvalidSpec, LinkDown, NotFound, StoreBusy
-
 from heroes_spawners.environment import ensure_environment
 from heroes_spawners.runtime.bundle import Bundle, bundle
 from heroes_spawners.runtime.job import render
@@ -147,7 +146,7 @@ class SlurmSite:
         records = {("record", record.key, record.job_id): record for record in polled.records}
         started = {("started", key, job_id): (key, job_id) for key, job_id in polled.started.items()}
         fresh = f"{now:.6f}"
-        self._told = {**dict(list(self._told.items())[-3:]), fresh: frozenset(records) | frozenset(started)}
+        self._told = {**dict(list(self._told.items())[-63:]), fresh: frozenset(records) | frozenset(started)}
         return replace(
             polled,
             cursor=fresh,

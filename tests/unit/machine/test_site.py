@@ -80,7 +80,7 @@ def test_a_queue_runs_what_fits(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"queue": "huge"}, "invalid queue 'huge'; this machine has small, large"),
+        ({"queue": "huge"}, "invalid partition 'huge': this machine has small, large"),
         ({"cpus": 2}, "2 CPUs asked, queue small gives 1"),
         ({"memory_mib": 4096}, "4096 MiB of memory asked"),
         ({"limit": 100000}, "100000 seconds of walltime asked"),
