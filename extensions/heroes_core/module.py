@@ -63,6 +63,8 @@ class Call:
     upload: Iterator[bytes] | None = None
     #: In an operation that waits: no time is left, answer with what there is.
     final: bool = True
+    #: What the operation's `prepare` found, outside any transaction.
+    prepared: Any = None
     _open: Work | None = None
 
     @contextmanager
@@ -90,11 +92,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Bound:
-    """An operation and the function that answers it. `waits`: None means nothing yet, ask again after a commit."""
+    """An operation and the function that answers it. `waits`: None means nothing yet, ask again after a commit.
+    `prepare` reads what is not in the database (object store, engine) before the function's transaction begins."""
 
     operation: Operation
     function: Function
     waits: bool = False
+    prepare: Function | None = None
 
 
 @dataclass
@@ -106,13 +110,15 @@ class Module:
     subscriptions: Mapping[str, Subscriber] = field(default_factory=dict)
     bound: dict[str, Bound] = field(default_factory=dict)
 
-    def bind(self, operation: Operation, *, waits: bool = False) -> Callable[[Function], Function]:
-        """Let the decorated function answer `operation`."""
+    def bind(
+        self, operation: Operation, *, waits: bool = False, prepare: Function | None = None
+    ) -> Callable[[Function], Function]:
+        """Let the decorated function answer `operation`; `call.prepared` holds what `prepare(call, request)` gave."""
 
         def remember(function: Function) -> Function:
             if operation not in self.operations or operation.name in self.bound:
                 raise ValueError(f"{operation.name} is not {self.name}'s to bind, or bound already")
-            self.bound[operation.name] = Bound(operation, function, waits)
+            self.bound[operation.name] = Bound(operation, function, waits, prepare)
             return function
 
         return remember
@@ -152,6 +158,8 @@ def admit(operation: Operation, caller: Caller | None) -> Caller:
 
 def perform(bound: Bound, call: Call, request: Model, key: str = "") -> Any:
     """Answer one request; with an idempotency `key`, the same answer to the same request, for ever the same effect."""
+    if bound.prepare is not None:
+        call.prepared = bound.prepare(call, request)
     if not (bound.operation.creates and key):
         return again(lambda: bound.function(call, request))
     try:

@@ -1,0 +1,129 @@
+"""What happened, against what was predicted: kept for each job, counted for coverage, remembered in the rings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from heroes.api import decision as api
+from heroes.api.errors import InvalidSpec
+from heroes.api.units import Grams, Joules, Money, Seconds
+from heroes_core.work import Work
+from heroes_decision import history, store
+from heroes_decision.history import Job
+from heroes_decision.model import LEVELS, Spread
+
+_QUANTILES = ("q10", "q50", "q85", "q95")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that ran to its end. `predicted` is what a quote put beside it; `run_s` wall time in seconds as accounted,
+    `waited_s` seconds in the queue (None: not known), `memory_mib` the most it used on a node (0: not known)."""
+
+    key: str
+    organisation: str
+    user: str
+    template: str
+    step: str
+    place: str
+    predicted: Mapping[str, Any]
+    run_s: float
+    cost: Money
+    energy: Joules | None = None
+    waited_s: float | None = None
+    memory_mib: float = 0.0
+
+
+def record(work: Work, ended: Ended) -> None:
+    """Keep it, once for each key; later decisions learn from it."""
+    told = ended.predicted
+    if not told or ended.run_s <= 0:
+        return
+    micros = ended.cost.micros
+    grams = None if ended.energy is None else ended.energy.value / 3.6e6 * told["pue"] * told["g_per_kwh"]
+    facts = {
+        "template": ended.template, "step": ended.step, "place": ended.place, "currency": ended.cost.currency,
+        "run": told["run"], "cost": told["cost"], "energy": told["energy"], "run_s": ended.run_s, "micros": micros,
+        "joules": None if ended.energy is None else ended.energy.value, "grams": grams,
+    }  # fmt: skip
+    if not store.add_outcome(work, ended.key, ended.organisation, facts):
+        return
+    pairs = zip(_QUANTILES, told["run"], told["cost"], strict=True)
+    store.count(work, ended.organisation, {name: (ended.run_s <= run, micros <= cost) for name, run, cost in pairs})
+    store.remember(work, _observed(ended))
+
+
+def _observed(ended: Ended) -> dict[str, list[list[float]]]:
+    told = ended.predicted
+    ratio = min(ended.run_s * told["speed"] / told["limit_s"], 4.0)
+    modelled = told["watts"] * ended.run_s
+    power = ended.energy.value / modelled if ended.energy is not None and modelled > 0 else 1.0
+    memory = ended.memory_mib / told["memory_mib"] if told["memory_mib"] else 0.0
+    seen = [ratio, min(max(power, 0.01), 10.0), min(memory, 1.0)]
+    job = Job(ended.organisation, ended.user, ended.template, ended.step, int(told["asked"]))
+    news = {name: [seen] for name in job.keys().values()}
+    if ended.waited_s is not None:
+        cluster, _, queue = ended.place.partition("/")
+        news[history.place_key(cluster, queue, bool(told["free"]))] = [[max(ended.waited_s, 0.0)]]
+    return news
+
+
+def listing(work: Work, organisation: str, after: str, limit: int) -> api.Outcomes:
+    """A page of outcomes, newest first, and the coverage of all."""
+    rows = store.outcomes(work, organisation, _cursor(after), limit + 1)
+    shown = rows[:limit]
+    following = _mark(shown[-1]) if len(rows) > limit else None
+    counted = tuple(
+        api.Coverage(
+            quantile=row.quantile, goal=dict(zip(_QUANTILES, LEVELS, strict=True))[row.quantile],
+            run=row.run / row.jobs, cost=row.cost / row.jobs, jobs=row.jobs,
+        )
+        for row in store.covered(work, organisation)
+    )  # fmt: skip
+    return api.Outcomes(items=tuple(_told(row) for row in shown), coverage=counted, next=following)
+
+
+def _told(row: sa.Row[Any]) -> api.Outcome:
+    facts = row.facts
+    run, energy = Spread(*facts["run"]), Spread(*facts["energy"])
+    cost = Spread(*facts["cost"]).money(facts["currency"])
+    joules, grams = facts["joules"], facts["grams"]
+    within = {
+        "run": run.q10 <= facts["run_s"] <= run.q95,
+        "cost": cost.q10.micros <= facts["micros"] <= cost.q95.micros,
+    }
+    if joules is not None:
+        within["energy"] = energy.q10 <= joules <= energy.q95
+    return api.Outcome(
+        at=row.at,
+        template=facts["template"],
+        step=facts["step"],
+        place=facts["place"],
+        predicted_run=run.estimate("s"),
+        run=Seconds(facts["run_s"]),
+        predicted_cost=cost,
+        cost=Money(micros=facts["micros"], currency=facts["currency"]),
+        predicted_energy=energy.estimate("J"),
+        energy=None if joules is None else Joules(joules),
+        carbon=None if grams is None else Grams(grams),
+        within=within,
+    )
+
+
+def _mark(row: sa.Row[Any]) -> str:
+    return f"{row.at.isoformat()} {row.key}"
+
+
+def _cursor(after: str) -> tuple[datetime, str] | None:
+    if not after:
+        return None
+    at, _, key = after.partition(" ")
+    try:
+        return datetime.fromisoformat(at), key
+    except ValueError:
+        raise InvalidSpec(f"after: {after!r} is no cursor.", hint="Use `next` of the page before.") from None
