@@ -62,7 +62,7 @@ read_epoch() {
 
 # ---- submissions ------------------------------------------------------------------------------------------------
 
-# Standard input: a tar with the jobs' folders, a private claim tmp/NONCE/KEY/owner for each, and, last, the list
+# Standard input: a tar with the jobs' folders, a private claim tmp/NONCE/KEY.NUMBER/owner for each, and, last, the list
 # tmp/NONCE.list: "KEY NUMBER OPTION...". A stream that was cut has no list, so nothing of it is submitted.
 submit() {
     text=$(tar -x -f - --no-same-owner 2>&1) || fail storage "$text"
@@ -83,7 +83,7 @@ submit_one() {
         # Not claimed: nothing has been tried under this number.
         [ -e "$claim" ] || { printf '%s %s down - \n' "$key" "$number"; return; }
     fi
-    if ! mv -T "tmp/$nonce/$key" "$claim" 2>/dev/null; then
+    if ! mv -T "tmp/$nonce/$key.$number" "$claim" 2>/dev/null; then
         # A repeated request (NFS) fails although it was ours: the owner's nonce tells.
         owner=
         [ ! -r "$claim/owner" ] || read -r owner <"$claim/owner"

@@ -7,7 +7,7 @@ import secrets
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from heroes_spawners.site import (
@@ -31,6 +31,8 @@ T = TypeVar("T")
 MIB = 2**20
 #: Seconds by which records may become visible late at the login node (NFS caches folders for a minute).
 LATE_S = 60
+#: By how much a site's clock may be behind ours.
+SKEW = timedelta(minutes=15)
 #: How many files a listing names at most.
 MOST_FILES = 200_000
 
@@ -106,8 +108,8 @@ def _tar_batch(batch: Sequence[tuple[Submission, Mapping[str, bytes]]], lines: S
         for submission, files in batch:
             key = submission.job.key
             _add(archive, f"claims/{key}", None)
-            _add(archive, f"tmp/{nonce}/{key}", None)
-            _add(archive, f"tmp/{nonce}/{key}/owner", f"{nonce}\n".encode())
+            _add(archive, f"tmp/{nonce}/{key}.{submission.number}", None)
+            _add(archive, f"tmp/{nonce}/{key}.{submission.number}/owner", f"{nonce}\n".encode())
             _add(archive, f"jobs/{key}", None)
             for name, content in files.items():
                 _add(archive, f"jobs/{key}/{options.check_path(name)}", content)
@@ -177,8 +179,9 @@ def _poll(parts: parse.Parts) -> tuple[Poll, float]:
 
 
 def accounting(place: Place, keys: Sequence[str], since: datetime) -> Call[dict[str, list[Accounted]]]:
-    """sacct by name; `since` is told in UTC."""
-    start = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    """sacct by name, in UTC. It starts a little before `since`: sacct refuses a start that lies after its own now, and
+    the site's clock need not be ours."""
+    start = (min(since, datetime.now(UTC)) - SKEW).strftime("%Y-%m-%dT%H:%M:%S")
     return Call(
         place,
         "accounting",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from heroes.api.errors import InvalidSpec
 from heroes.api.ids import NAME, ULID
-
 from heroes_spawners.site import Job, Shape
 
 #: Options that a queue may add, and nothing that names a file, a program, an environment, a mail or another job.

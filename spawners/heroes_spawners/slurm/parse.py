@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 from heroes.api.errors import Conflict, HeroesError, LinkDown, SchedulerDown, StoreBusy
 from heroes.api.ids import ULID
-
 from heroes_spawners.site import Accounted, Listing, Queued, Record, SiteFile
 from heroes_spawners.slurm.words import accounting_state, queue_state
 from heroes_spawners.transport import Completed

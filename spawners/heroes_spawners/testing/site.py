@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from hashlib import md5
 
 from heroes.api.errors import Conflict, LinkDown, SchedulerDown
-
 from heroes_spawners.site import (
     Accepted,
     Accounted,
@@ -28,6 +27,7 @@ from heroes_spawners.site import (
     Poll,
     Queued,
     Record,
+    Refusal,
     SiteFile,
     State,
     Submission,
@@ -254,6 +254,8 @@ class FakeSite:
             return Unknown("on its way")
         if self.declines:
             return self.declines.pop(0)
+        if submission.job.queue not in self._queues:
+            return Declined(Refusal.PERMANENT, f"invalid partition specified: {submission.job.queue}")
         if not self.scheduler_up:
             return Unknown("the scheduler did not answer in time")
         job_id = claims[number] = self._enqueue(submission, self.clock.now())
@@ -338,7 +340,7 @@ class FakeSite:
         found = {}
         for key, target in moves.items():
             out = f"jobs/{key}/out"
-            if target not in self.folders and out in self.folders:
+            if out in self.folders:
                 self.folders[target] = self.folders.pop(out)
                 self._links[target] = self._links.pop(out, ())
             if target in self.folders:

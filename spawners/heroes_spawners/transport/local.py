@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import IO
 
 from heroes.api.errors import LinkDown
-
 from heroes_spawners.transport.base import Completed, check_argv
 
 _CHUNK = 65536

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import paramiko
+
 from heroes.api.errors import LinkDown
 
 CHANNELS = 8
@@ -22,6 +23,8 @@ class Connection:
     transport: paramiko.Transport
     uses: int = 0
     retired: bool = False
+    #: Held while a channel is opened.
+    opening: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def free(self) -> bool:

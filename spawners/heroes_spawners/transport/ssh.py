@@ -15,18 +15,21 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
-from heroes.api.errors import HeroesError, InvalidSpec, LinkDown
+from paramiko.common import cMSG_CHANNEL_REQUEST
 
+from heroes.api.errors import HeroesError, InvalidSpec, LinkDown
 from heroes_spawners.transport.base import Completed, quote
 from heroes_spawners.transport.pool import Connection, Pool
 
 CONNECT_S = 15.0
 KEEPALIVE_S = 15
+#: Seconds to wait when a server has no channel to spare.
+REFUSED_S = 0.2
 _CHUNK = 65536
 
 
@@ -59,20 +62,13 @@ class SshTransport:
     def run(self, argv: Sequence[str], stdin: bytes = b"", *, deadline_s: float, limit: int) -> Completed:
         """Run `argv` and wait. The command may go on after `LinkDown`."""
         until = time.monotonic() + deadline_s
-        command = quote(argv)
-        with self._channel(until) as channel:
-            channel.exec_command(command)
+        with self._running(quote(argv), until) as channel:
             return _converse(channel, stdin, until, limit)
 
     def open(self, argv: Sequence[str], *, deadline_s: float) -> SshStream:
         """Start `argv` for a long input."""
-        context = self._channel(time.monotonic() + deadline_s)
-        command, channel = quote(argv), context.__enter__()
-        try:
-            channel.exec_command(command)
-        except BaseException as error:
-            context.__exit__(type(error), error, error.__traceback__)
-            raise
+        context = ExitStack()
+        channel = context.enter_context(self._running(quote(argv), time.monotonic() + deadline_s))
         return SshStream(context, channel, deadline_s)
 
     def remote(self) -> Mapping[str, str]:
@@ -99,24 +95,35 @@ class SshTransport:
             self._folder = None
 
     @contextmanager
-    def _channel(self, until: float) -> Iterator[paramiko.Channel]:
-        """A session channel; a connection that fails or times out under it gets no further ones."""
-        connection = self._pool.lease(until)
-        channel = None
+    def _running(self, command: str, until: float) -> Iterator[paramiko.Channel]:
+        """The channel of a command; a connection that fails or times out under it gets no further ones."""
+        connection, channel = self._start(command, until)
         try:
-            channel = connection.transport.open_session(timeout=max(0.1, until - time.monotonic()))
-            channel.settimeout(max(0.1, until - time.monotonic()))
             yield channel
-        except (paramiko.SSHException, OSError, EOFError, TimeoutError) as error:
+        except (paramiko.SSHException, OSError, EOFError) as error:
             connection.retired = True
             raise self._down(error) from error
         except LinkDown:
             connection.retired = True
             raise
         finally:
-            if channel is not None:
-                channel.close()
+            channel.close()
             self._pool.release(connection)
+
+    def _start(self, command: str, until: float) -> tuple[Connection, paramiko.Channel]:
+        """Start a command. A server that has too many for now refuses; nothing was started then, so ask again."""
+        while True:
+            connection = self._pool.lease(until)
+            try:
+                return connection, _begin(connection, command, until)
+            except (paramiko.SSHException, OSError, EOFError) as error:
+                late = isinstance(error, TimeoutError) or "Timeout" in str(error)
+                refused = connection.transport.is_active() and not late
+                connection.retired = connection.retired or not refused
+                self._pool.release(connection)
+                if not refused or time.monotonic() + REFUSED_S > until:
+                    raise self._down(error) from error
+                time.sleep(REFUSED_S)
 
     def _connect(self, until: float) -> Connection:
         patience = max(0.1, min(CONNECT_S, until - time.monotonic()))
@@ -153,7 +160,7 @@ class SshTransport:
 class SshStream:
     """The input of a remote command."""
 
-    def __init__(self, context: object, channel: paramiko.Channel, deadline_s: float) -> None:
+    def __init__(self, context: ExitStack, channel: paramiko.Channel, deadline_s: float) -> None:
         self._context, self._channel, self._deadline_s = context, channel, deadline_s
 
     def write(self, data: bytes) -> None:
@@ -162,25 +169,37 @@ class SshStream:
         try:
             self._channel.sendall(data)
         except TimeoutError as error:
-            self._leave(error)
+            self._context.close()
             raise LinkDown(f"nothing was taken for {self._deadline_s:g} s", hint="Try again.") from error
         except OSError:
             return
 
     def finish(self) -> Completed:
         """Close the command's input and wait for its end."""
-        try:
-            completed = _converse(self._channel, b"", time.monotonic() + self._deadline_s, 1 << 20)
-        except BaseException as error:
-            self._leave(error)
-            raise
-        self._leave(None)
-        return completed
+        with self._context:
+            return _converse(self._channel, b"", time.monotonic() + self._deadline_s, 1 << 20)
 
-    def _leave(self, error: BaseException | None) -> None:
-        leave = getattr(self._context, "__exit__")  # noqa: B009
-        with suppress(LinkDown):
-            leave(type(error) if error else None, error, None)
+
+def _begin(connection: Connection, command: str, until: float) -> paramiko.Channel:
+    """Open a channel and start `command` in it, waiting no longer than `until` (paramiko's own `exec_command` waits
+    for ever). Raises TimeoutError, or SSHException when the server refuses: then nothing was started."""
+    transport = connection.transport
+    with connection.opening:  # paramiko keeps one exception for all threads of a connection
+        channel = transport.open_session(timeout=max(0.1, until - time.monotonic()))
+    request = paramiko.Message()
+    request.add_byte(cMSG_CHANNEL_REQUEST)
+    request.add_int(channel.remote_chanid)
+    request.add_string("exec")
+    request.add_boolean(True)
+    request.add_string(command)
+    channel._event_pending()  # type: ignore[attr-defined]
+    transport._send_user_message(request)  # type: ignore[attr-defined]
+    if not channel.event.wait(max(0.1, until - time.monotonic())):
+        channel.close()
+        raise TimeoutError("the command was not started in time")
+    if not channel.event_ready:
+        raise paramiko.SSHException("the server did not start the command")
+    return channel
 
 
 def _converse(channel: paramiko.Channel, stdin: bytes, until: float, limit: int) -> Completed:
@@ -189,7 +208,7 @@ def _converse(channel: paramiko.Channel, stdin: bytes, until: float, limit: int)
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     if not pending:
-        channel.shutdown_write()
+        _close_input(channel)
     while True:
         ended = channel.eof_received or channel.closed
         pending, sent = _send(channel, pending)
@@ -215,8 +234,17 @@ def _send(channel: paramiko.Channel, pending: memoryview) -> tuple[memoryview, b
     except OSError:
         return memoryview(b""), False
     if not pending:
-        channel.shutdown_write()
+        _close_input(channel)
     return pending, True
+
+
+def _close_input(channel: paramiko.Channel) -> None:
+    """Tell the command that its input ends. paramiko's `shutdown_write` lets go of its lock before it sends, so that the
+    end can follow the answer to a close; OpenSSH then drops the whole connection."""
+    with channel.lock:
+        message = channel._send_eof()  # type: ignore[attr-defined]
+        if message is not None:
+            channel.transport._send_user_message(message)  # type: ignore[union-attr]
 
 
 def _receive(channel: paramiko.Channel, out: bytearray, err: bytearray) -> bool:
@@ -234,6 +262,10 @@ def _exit_status(channel: paramiko.Channel, until: float) -> int:
     """The exit status; a command whose end nobody told of is a lost link."""
     if not channel.status_event.wait(max(0.0, until - time.monotonic())) or channel.exit_status < 0:
         raise LinkDown("the connection ended before the command did", hint="Ask what happened before retrying.")
+    # The server counts a session until both ends have closed it: closing comes right after the status.
+    patience = min(until, time.monotonic() + 1.0)
+    while not channel.closed and time.monotonic() < patience:
+        time.sleep(0.0005)
     return channel.exit_status
 
 
