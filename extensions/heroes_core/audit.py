@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from heroes.api.errors import ChainBroken
 
+from heroes.api.errors import ChainBroken
 from heroes_core.store import audit_head, audit_record, canonical
 
 _START = "0" * 64

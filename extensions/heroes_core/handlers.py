@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import sqlalchemy as sa
+
 from heroes.api import core as api
 from heroes.api.model import Empty, Page
 from heroes.api.registry import parse
-
 from heroes_core.metrics import exposition
 from heroes_core.module import Call, Module
 from heroes_core.store import audit_record

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from heroes.api.errors import HeroesError, InvalidSpec, NotFound, Unavailable, to_body
-from heroes.api.ids import new_ulid
-from heroes.api.model import Model
-from heroes.api.registry import ANYBODY, Operation, parse
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from tornado import web
 from tornado.iostream import StreamClosedError
 
+from heroes.api.errors import HeroesError, InvalidSpec, NotFound, Unavailable, to_body
+from heroes.api.ids import new_ulid
+from heroes.api.model import Model
+from heroes.api.registry import ANYBODY, Operation, parse
 from heroes_core.logs import labels
 from heroes_core.metrics import ERRORS, REQUEST_SECONDS
 from heroes_core.module import Bound, Call, admit, perform

@@ -13,6 +13,7 @@ The right is bound to the operation, never to a handler's class, so that no hand
 from __future__ import annotations
 
 import hashlib
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,10 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+
 from heroes.api.errors import Conflict, NotAllowed, NotSignedIn
 from heroes.api.model import Model
 from heroes.api.registry import ANYBODY, SIGNED_IN, Operation
-
 from heroes_core.outbox import Subscriber
 from heroes_core.store import canonical, idempotency
 from heroes_core.work import Caller, Database, Work, again
@@ -34,21 +35,23 @@ NOBODY = Caller(organisation="", user="", rights=frozenset())
 
 
 class Services:
-    """Long-lived things that functions need beside the database, found by their type."""
+    """Long-lived things that functions need beside the database, found by their type or by the protocol they offer."""
 
     def __init__(self, *things: object) -> None:
-        self._things = list(things)
+        self._things: dict[type[Any], object] = {}
+        for thing in things:
+            self.offer(type(thing), thing)
 
-    def add(self, thing: object) -> None:
-        """Offer `thing` from now on."""
-        self._things.append(thing)
+    def offer(self, kind: type[Any], thing: object) -> None:
+        """Let `thing` be found as `kind`, which may be a protocol."""
+        self._things[kind] = thing
 
     def get(self, kind: type[T]) -> T:
         """The thing of that type; a LookupError is a mistake of whoever started this process."""
-        for thing in self._things:
-            if isinstance(thing, kind):
-                return thing
-        raise LookupError(f"nothing of type {kind.__name__} was given to this process")
+        found = self._things.get(kind)
+        if found is None:
+            raise LookupError(f"nothing that is a {kind.__name__} was given to this process")
+        return typing.cast("T", found)
 
 
 @dataclass

@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from heroes.api.errors import HeroesError
 from jupyter_server.auth import Authorizer, IdentityProvider, User
 from tornado import web
 
+from heroes.api.errors import HeroesError
 from heroes_core.work import Caller
 
 

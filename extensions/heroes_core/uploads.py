@@ -7,9 +7,9 @@ import queue
 from collections.abc import Iterator
 from typing import Any
 
-from heroes.api.errors import InvalidSpec, Unavailable
 from tornado import web
 
+from heroes.api.errors import InvalidSpec, Unavailable
 from heroes_core.http import OperationHandler
 from heroes_core.module import perform
 

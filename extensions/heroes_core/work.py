@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from heroes.api.errors import StoreBusy
 
+from heroes.api.errors import StoreBusy
 from heroes_core import audit
 from heroes_core.clock import Clock, SystemClock
 from heroes_core.store import canonical, outbox

@@ -14,7 +14,7 @@ MODULE = Module("decision", api.OPERATIONS)
 
 def look_up(call: Call, request: api.Decide) -> service.Asked:
     """The template's jobs and the objects that they read, before the transaction."""
-    return service.look_up(call.database, call.service(ObjectStore), call.caller, request)  # type: ignore[type-abstract]
+    return service.look_up(call.database, call.service(ObjectStore), call.caller, request)
 
 
 @MODULE.bind(api.DECIDE, prepare=look_up)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 
 from heroes.api.decision import Weights
 from heroes.api.model import Estimate, MoneyEstimate
@@ -55,7 +56,7 @@ class Spread:
     def at(self, level: float) -> float:
         """The quantile of any level between 10 and 95 %, by interpolation."""
         known = list(zip(LEVELS, (self.q10, self.q50, self.q85, self.q95), strict=True))
-        for (low, below), (high, above) in zip(known, known[1:], strict=False):
+        for (low, below), (high, above) in pairwise(known):
             if level <= high:
                 return below + (above - below) * max(level - low, 0.0) / (high - low)
         return self.q95
@@ -97,7 +98,7 @@ def spread_of(values: Sequence[tuple[float, float]]) -> Spread:
 def _interpolate(centres: Sequence[tuple[float, float]], level: float) -> float:
     if level <= centres[0][0]:
         return centres[0][1]
-    for (low, below), (high, above) in zip(centres, centres[1:], strict=False):
+    for (low, below), (high, above) in pairwise(centres):
         if level <= high:
             return below + (above - below) * (level - low) / (high - low)
     return centres[-1][1]

@@ -145,7 +145,8 @@ def _software(here: Here, plan: StepPlan) -> No | None:
         reason = f"step {plan.name} needs Python 3.11 or newer on the nodes of {here.place.cluster.name}"
         return No("environment", reason, "Choose another place, or give the step an image.")
     if plan.image is not None and not facts.get("container"):
-        reason = f"step {plan.name} runs in the image {plan.image.path}, and {here.place.cluster.name} has no container engine"
+        name = here.place.cluster.name
+        reason = f"step {plan.name} runs in the image {plan.image.path}, and {name} has no container engine"
         return No("container", reason, "Choose a place with Charliecloud or Apptainer.")
     return None
 
@@ -218,7 +219,7 @@ def workflow_figures(here: Here, jobs: Sequence[JobFigures]) -> Figures:
     run = _longest(steps, lambda held: _side_by_side(here, held))
     wait = _longest(steps, lambda held: held[0].wait)
     transfer = _longest(steps, lambda held: total(job.transfer for job in held))
-    handling = _longest(steps, lambda held: _HANDLING_S)
+    handling = _longest(steps, lambda _held: _HANDLING_S)
     energy = total(job.energy for job in jobs)
     return Figures(
         time=wait + run + transfer + handling,

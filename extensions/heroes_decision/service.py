@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from heroes_budget.model import Payer
 
 from heroes.api import decision as api
 from heroes.api.decision import Weights
@@ -22,6 +21,7 @@ from heroes_applications import service as applications
 from heroes_applications.model import StepPlan, render
 from heroes_applications.service import Published
 from heroes_budget import service as budget
+from heroes_budget.model import Payer
 from heroes_clusters import service as clusters
 from heroes_core.work import Caller, Database, Work
 from heroes_data import service as data
@@ -258,18 +258,17 @@ def _rejection(place: str, no: No) -> api.Rejection:
     return api.Rejection(place=place, constraint=no.constraint, reason=no.reason, change=no.change)
 
 
-def _no_placement(asked: Asked, rejected: Sequence[api.Rejection]) -> NoPlacement:
+def _no_placement(asked: Asked, rejected: Sequence[api.Rejection]) -> NoPlacement | OverBudget:
     if not rejected:
         hint = "Ask your organisation's administrator for an agreement with a cluster."
         return NoPlacement(f"No cluster is open to you for {asked.published.name}.", hint=hint)
     told = "; ".join(f"{each.place}: {each.reason}" for each in rejected)
     kind = OverBudget if {each.constraint for each in rejected} == {"budget"} else NoPlacement
-    error = kind(
+    return kind(
         f"No place admits {asked.published.name}: {told}.",
         hint=" ".join(f"{each.place}: {each.change}" for each in rejected),
         detail={"rejected": [each.model_dump(mode="json") for each in rejected]},
     )
-    return error  # type: ignore[return-value]
 
 
 def _answer(

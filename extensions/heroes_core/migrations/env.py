@@ -1,6 +1,7 @@
 """Alembic's entry: runs the migrations on the connection that `heroes_core.migrate` gives."""
 
 from alembic import context
+
 from heroes_core.migrate import load_tables
 
 connection = context.config.attributes["connection"]
