@@ -161,9 +161,13 @@ def admit(operation: Operation, caller: Caller | None) -> Caller:
 
 def perform(bound: Bound, call: Call, request: Model, key: str = "") -> Any:
     """Answer one request; with an idempotency `key`, the same answer to the same request, for ever the same effect."""
+    keyed = bound.operation.creates and bool(key)
     if bound.prepare is not None:
+        answer = again(lambda: _answered_before(bound, call, request, key)) if keyed else None
+        if answer is not None:
+            return answer
         call.prepared = bound.prepare(call, request)
-    if not (bound.operation.creates and key):
+    if not keyed:
         return again(lambda: bound.function(call, request))
     try:
         return again(lambda: _perform_once(bound, call, request, key))
@@ -171,29 +175,46 @@ def perform(bound: Bound, call: Call, request: Model, key: str = "") -> Any:
         return again(lambda: _perform_once(bound, call, request, key))
 
 
+def _answered_before(bound: Bound, call: Call, request: Model, key: str) -> Any:
+    """The answer kept for this key: what a repeated request names may have been used up by the first one."""
+    with call.database.read() as work:
+        return _kept(work, bound, call.caller, request, key)
+
+
 def _perform_once(bound: Bound, call: Call, request: Model, key: str) -> Any:
-    caller, name = call.caller, bound.operation.name
-    asked = hashlib.sha256(canonical(request.model_dump(mode="json")).encode()).hexdigest()
-    same = sa.and_(
-        idempotency.c.organisation == caller.organisation,
-        idempotency.c.user == caller.user,
-        idempotency.c.operation == name,
-        idempotency.c.key == key,
-    )
+    caller = call.caller
     with call.database.write() as work:
-        stored = work.execute(sa.select(idempotency.c.asked, idempotency.c.answer).where(same)).one_or_none()
-        if stored is not None:
-            if stored.asked != asked:
-                raise Conflict(f"The idempotency key {key} came before with another request.", hint="Use a fresh key.")
-            return bound.operation.response.model_validate_json(stored.answer)
+        kept = _kept(work, bound, caller, request, key)
+        if kept is not None:
+            return kept
         call._open = work
         try:
             answer = bound.function(call, request)
         finally:
             call._open = None
-        row = {"organisation": caller.organisation, "user": caller.user, "operation": name, "key": key}
-        work.execute(sa.insert(idempotency).values(**row, asked=asked, answer=answer.model_dump_json(), at=work.now))
+        row = {"organisation": caller.organisation, "user": caller.user, "operation": bound.operation.name, "key": key}
+        row |= {"asked": _digest(request), "answer": answer.model_dump_json(), "at": work.now}
+        work.execute(sa.insert(idempotency).values(row))
         return answer
+
+
+def _kept(work: Work, bound: Bound, caller: Caller, request: Model, key: str) -> Any:
+    same = sa.and_(
+        idempotency.c.organisation == caller.organisation,
+        idempotency.c.user == caller.user,
+        idempotency.c.operation == bound.operation.name,
+        idempotency.c.key == key,
+    )
+    row = work.execute(sa.select(idempotency.c.asked, idempotency.c.answer).where(same)).one_or_none()
+    if row is None:
+        return None
+    if row.asked != _digest(request):
+        raise Conflict(f"The idempotency key {key} came before with another request.", hint="Use a fresh key.")
+    return bound.operation.response.model_validate_json(row.answer)
+
+
+def _digest(request: Model) -> str:
+    return hashlib.sha256(canonical(request.model_dump(mode="json")).encode()).hexdigest()
 
 
 def forget_answers(work: Work, before: Any) -> None:
