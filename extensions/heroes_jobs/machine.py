@@ -185,7 +185,9 @@ def unsure(state: Submitting, event: SubmitUnsure, _rules: Rules) -> Step:
 @edge((Unsure,), Unclaimed)
 def waiting_unclaimed(state: Unsure, event: Unclaimed, rules: Rules) -> Step:
     """The call never reached the site. Its claim still lets only one call of this number through."""
-    if state.lost_id or event.at - state.since < rules.reclaim_s:
+    if state.lost_id:  # it was there, and its claims were purged since
+        return waiting_for_next_number(state, NoTrace(event.at), rules)
+    if event.at - state.since < rules.reclaim_s:
         return _stay(replace(state, asked_at=event.at))
     return Waiting(event.at, state.number, tried=True, lost=state.lost), (Tell("never reached the cluster; again"),)
 

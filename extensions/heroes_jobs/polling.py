@@ -65,8 +65,12 @@ def poll(desk: Desk) -> bool:
 
 def _relist(desk: Desk, at: float) -> bool:
     """Ended without a record: an NFS client may show it late, so look at all records again now and then."""
-    lacking = any(isinstance(one.state, Ending) and one.state.outcome and not one.state.exit for one in desk.active())
-    if not lacking or at - desk.relisted_at < desk.rules.relist_s / 4:
+    pause = desk.rules.relist_s / 4
+    lacking = any(
+        isinstance(one.state, Ending) and one.state.exit is None and at - one.state.since >= pause
+        for one in desk.active()
+    )
+    if not lacking or at - desk.relisted_at < pause:
         return False
     desk.relisted_at = at
     return True

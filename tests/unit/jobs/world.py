@@ -104,6 +104,7 @@ class World:
     engine: ClusterEngine = field(init=False)
     news: list[AttemptNews] = field(default_factory=list)
     engines: int = 0
+    cluster: str = "alpha"
 
     def __post_init__(self) -> None:
         self.restart()
@@ -112,7 +113,7 @@ class World:
         """Another engine process, as after a kill: nothing of the old one's memory is left."""
         self.engines += 1
         desk = Desk(
-            "alpha", self.database, OneSite(self.site), self.mover, self.clusters, self.settings,
+            self.cluster, self.database, OneSite(self.site), self.mover, self.clusters, self.settings,
             f"engine-{self.engines}", AtOnce(), chance=lambda: 0.5,
         )  # fmt: skip
         self.engine = ClusterEngine(desk)
@@ -163,7 +164,7 @@ class World:
     def over(self) -> bool:
         """Whether nothing is left to follow."""
         with self.database.read() as work:
-            return not store.live(work, "alpha") and not store.nudged(work, "alpha")
+            return not store.live(work, self.cluster) and not store.nudged(work, self.cluster)
 
     def row(self, key: str) -> Any:
         """The row of an attempt."""
@@ -173,7 +174,7 @@ class World:
     def told(self) -> list[str]:
         """Every live attempt with its story, for the message of a failure."""
         with self.database.read() as work:
-            rows = store.live(work, "alpha")
+            rows = store.live(work, self.cluster)
             return [f"{row.key} {row.state} " + "; ".join(t.text for t in store.told(work, row.key)) for row in rows]
 
     def story(self, key: str) -> str:

@@ -1,0 +1,3 @@
+"""placeholder while heroes_clusters is written"""
+class Enrolled:
+    def __init__(self, *a): pass
