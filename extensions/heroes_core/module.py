@@ -193,8 +193,8 @@ def _perform_once(bound: Bound, call: Call, request: Model, key: str) -> Any:
         finally:
             call._open = None
         row = {"organisation": caller.organisation, "user": caller.user, "operation": bound.operation.name, "key": key}
-        row |= {"asked": _digest(request), "answer": answer.model_dump_json(), "at": work.now}
-        work.execute(sa.insert(idempotency).values(row))
+        told = {"asked": _digest(request), "answer": answer.model_dump_json()}
+        work.execute(sa.insert(idempotency).values(**row, **told, at=work.now))
         return answer
 
 
