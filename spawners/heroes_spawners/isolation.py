@@ -44,6 +44,7 @@ class Facts:
     environments: Mapping[str, str] = field(default_factory=dict)
     queues: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     launcher: str = "srun"
+    mpi: str = ""
     user: str = ""
 
     @staticmethod
@@ -61,6 +62,7 @@ class Facts:
             environments=facts.get("environments") or {},
             queues=facts.get("queues") or {},
             launcher=facts.get("launcher") or "srun",
+            mpi=facts.get("mpi") or "",
             user=facts.get("user") or "",
         )
 

@@ -205,6 +205,7 @@ def _by_srun(job: Job, view: View) -> list[str]:
     shape = job.shape
     argv = ["/usr/bin/env", "SLURM_EXPORT_ENV=ALL", "srun", f"--nodes={shape.nodes}", f"--ntasks={shape.tasks}"]
     argv += [f"--cpus-per-task={shape.cpus_per_task}", "--kill-on-bad-exit=1", "--input=none"]
+    argv += [f"--mpi={view.facts.mpi}"] if view.facts.mpi else []
     return [*argv, "/bin/sh", view.facts.program("job.sh"), view.base, job.key, "task"]
 
 
