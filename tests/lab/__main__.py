@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 
 from tests.lab import lifecycle
@@ -26,6 +27,7 @@ def main(words: list[str]) -> int:
 
 
 def act(word: str) -> None:
+    """Do it and print how the lab is."""
     if word == "down":
         lifecycle.down()
         print(f"lab: nothing left in {lifecycle.folder()}")
@@ -41,8 +43,7 @@ def as_root(words: list[str]) -> int:
     if sudo is None:
         print("lab: needs root (no sudo here): run it as root", file=sys.stderr)
         return 1
-    keep = "--preserve-env=HEROES_LAB"
-    os.execv(sudo, [sudo, keep, sys.executable, "-m", "tests.lab", *words])
+    return subprocess.call([sudo, "--preserve-env=HEROES_LAB", sys.executable, "-m", "tests.lab", *words])
 
 
 if __name__ == "__main__":

@@ -118,7 +118,17 @@ class LabCluster:
             "LogLevel": "ERROR",
         }
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return ["ssh", "-F", "none", *words, "-i", str(self.key_path), "-p", str(self.port), f"{self.account}@{self.host}"]
+        return [
+            "ssh",
+            "-F",
+            "none",
+            *words,
+            "-i",
+            str(self.key_path),
+            "-p",
+            str(self.port),
+            f"{self.account}@{self.host}",
+        ]
 
     def authorise(self, public_key: str) -> None:
         """Let the account be used with a further public key (a line as in authorized_keys), as an enrolment asks."""

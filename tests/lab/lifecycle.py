@@ -71,9 +71,9 @@ def plan(root: Path, name: str, first: int, account: str, accounting: bool) -> L
     return LabCluster(name, root / name, account, first, accounting, nodes, 8, 16000, port=first + 3)
 
 
-def up() -> Lab:
-    """Bring the lab up; what already runs is left as it is."""
-    root = folder()
+def up(root: Path | None = None) -> Lab:
+    """Bring the lab in `root` (HEROES_LAB, or the default) up; what already runs is left as it is."""
+    root = root or folder()
     packages.install()
     with locked(root):
         lab = stored(root) or settle(root)
@@ -93,9 +93,9 @@ def bring_up(lab: Lab, cluster: LabCluster) -> None:
     daemons.start_all(cluster)
 
 
-def down() -> None:
+def down(root: Path | None = None) -> None:
     """End every process, remove the accounts and the folder. A lab that is not there is no error."""
-    root = folder()
+    root = root or folder()
     if not root.exists():
         return
     with locked(root):
@@ -137,6 +137,7 @@ def is_free(cluster: LabCluster) -> bool:
 
 
 def bindable(host: str, port: int) -> bool:
+    """Whether nobody listens on a port."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -230,6 +231,7 @@ def status() -> list[str]:
 
 
 def describe(cluster: LabCluster) -> list[str]:
+    """How a cluster is: its trouble, or its nodes, the way in and the base folder."""
     trouble = daemons.trouble(cluster)
     if trouble:
         return [f"{cluster.name}: {trouble}"]
