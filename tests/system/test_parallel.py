@@ -29,7 +29,6 @@ def alpha(lab: Lab) -> Iterator[Target]:
         "isolation": "heroes-isolate",
         "programs": ["earl-run", "heroes-isolate"],
         "home": str(cluster.home),
-        "mpi": "pmix",
     }
     site = SlurmSite(ssh_transport(cluster), SlurmSettings(str(base), facts=facts))
     site.prepare(EPOCH)
