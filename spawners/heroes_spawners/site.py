@@ -260,7 +260,8 @@ class Site(Protocol):
         """Cancel by job name. Idempotent; a job that has ended is no error."""
 
     def seal(self, moves: Mapping[str, str], epoch: int) -> dict[str, Listing]:
-        """Rename `jobs/<key>/out` to `data/…` (the value, relative to the base) and list it. Idempotent."""
+        """Rename `jobs/<key>/out` to `data/…` (the value, relative to the base) and list it, with what the job wrote to
+        its stdout and stderr as `stdout.txt` and `stderr.txt` (absent when empty). Idempotent."""
 
     def list_files(self, paths: Sequence[str]) -> dict[str, Listing]:
         """What stands below each folder (or at each file, with path "") now; a path that does not exist is absent."""

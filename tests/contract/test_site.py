@@ -213,11 +213,13 @@ def test_polling_shows_queue_and_load(rig: SiteRig) -> None:
 
 
 def test_sealing_moves_and_lists_the_output(rig: SiteRig) -> None:
-    """Regular files with size and stamps, links skipped; again gives the same."""
+    """Regular files with size and stamps, and what it wrote to stdout; links skipped; again gives the same."""
     key = finished(rig, HELLO)
     target = f"data/acme/ann/ann/runs/{key}"
     sealed = rig.site.seal({key: target}, EPOCH)
-    assert [(file.path, file.size) for file in sealed[key].files] == [("a.txt", 2), ("d/b.txt", 3)]
+    assert [(file.path, file.size) for file in sealed[key].files] == [
+        ("a.txt", 2), ("d/b.txt", 3), ("stdout.txt", 6),
+    ]  # fmt: skip
     assert sealed[key].skipped == ("link",)
     assert all(file.mtime_ns > 10**18 and file.inode > 0 for file in sealed[key].files)
     assert rig.site.seal({key: target}, EPOCH) == sealed
@@ -230,7 +232,7 @@ def test_sealing_many_at_once_keeps_them_apart(rig: SiteRig) -> None:
     keys = [finished(rig, HELLO), finished(rig, TRIVIAL)]
     absent = new_ulid()
     sealed = rig.site.seal({key: f"data/acme/ann/ann/runs/{key}" for key in (*keys, absent)}, EPOCH)
-    assert [len(sealed[key].files) for key in keys] == [2, 0]
+    assert [len(sealed[key].files) for key in keys] == [3, 0]
     assert absent not in sealed
 
 
@@ -238,7 +240,7 @@ def test_a_later_attempt_replaces_what_an_earlier_one_left(rig: SiteRig) -> None
     """Sealing onto the folder of an earlier attempt of the same step leaves the later files only."""
     first, second = finished(rig, HELLO), finished(rig, TRIVIAL)
     target = f"data/acme/ann/ann/runs/{first}/solve"
-    assert len(rig.site.seal({first: target}, EPOCH)[first].files) == 2
+    assert len(rig.site.seal({first: target}, EPOCH)[first].files) == 3
     assert rig.site.seal({second: target}, EPOCH)[second].files == ()
     assert rig.site.list_files([target])[target].files == ()
 

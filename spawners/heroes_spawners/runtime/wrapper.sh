@@ -253,6 +253,9 @@ seal() { # LIMIT
             if [ -e "$path" ]; then
                 mkdir -p "tmp/$nonce" && mv -T "./$path" "tmp/$nonce/$key" || fail storage "$path cannot be replaced"
             fi
+            for each in stdout stderr; do # where the job made a folder of that name, the folder stays
+                [ ! -s "jobs/$key/$each" ] || ln -fT "jobs/$key/$each" "jobs/$key/out/$each.txt" 2> /dev/null || :
+            done
             mv -T "jobs/$key/out" "./$path" || fail storage "$path cannot be written"
         fi
         [ ! -d "$path" ] || set -- "$@" "./$path"

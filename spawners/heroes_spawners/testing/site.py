@@ -343,6 +343,8 @@ class FakeSite:
             if out in self.folders:
                 self.folders[target] = self.folders.pop(out)
                 self._links[target] = self._links.pop(out, ())
+                logs = {f"{name}.txt": self._streams.get((key, name), b"") for name in ("stdout", "stderr")}
+                self.folders[target] |= {name: data for name, data in logs.items() if data}
             if target in self.folders:
                 found[key] = self._listing(target)
         return found
