@@ -21,7 +21,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from heroes.api.ids import NAME
-
 from heroes_data.model import S3Account
 
 _REGION = "us-east-1"

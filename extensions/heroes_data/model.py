@@ -72,11 +72,13 @@ class SealedFolder:
 
 @dataclass(frozen=True)
 class Moved:
-    """What a transfer did: bytes that crossed the line, and elapsed seconds."""
+    """What a transfer did: bytes that crossed the line, and elapsed seconds. `skipped`: keys that files of a finished
+    job would have had, and that no key may have."""
 
     bytes: int
     seconds: float
     staged: tuple[StagedPath, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

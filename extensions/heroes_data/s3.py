@@ -13,8 +13,8 @@ from typing import NoReturn
 from urllib.parse import unquote_plus, urlsplit
 
 import httpx
-from heroes.api.errors import Conflict, InvalidSpec, NotFound, StoreBusy
 
+from heroes.api.errors import Conflict, InvalidSpec, NotFound, StoreBusy
 from heroes_data.model import ObjectInfo, ObjectPage, S3Account
 from heroes_data.signature import quoted_path, quoted_query, signed_headers, signed_query
 
