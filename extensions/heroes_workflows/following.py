@@ -10,7 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from heroes.api.units import Money
 from heroes_core.work import Work
+from heroes_decision import outcomes
 from heroes_jobs import service as jobs
 from heroes_jobs.model import AttemptNews, Phase
 from heroes_workflows import placing, store
@@ -30,9 +32,10 @@ _COLUMN = {JobState.DONE: "done", JobState.FAILED: "failed", JobState.CANCELLED:
 
 
 def follow(work: Work, news: AttemptNews) -> None:
-    """Take one piece of news of an attempt. Attempts of no run (sessions), and of jobs that have ended, are ignored."""
+    """Take one piece of news of an attempt. Attempts of no run (sessions), of jobs that have ended, and attempts that
+    another has replaced are ignored."""
     row = store.job(work, news.instance, news.step, news.index)
-    if row is None or row.state in ENDED:
+    if row is None or row.state in ENDED or row.attempt not in (news.key, news.retry_of):
         return
     state = job_state(news.phase)
     store.change_job(work, row, **_changes(row, news, state))
@@ -64,6 +67,7 @@ def _changes(row: sa.Row[Any], news: AttemptNews, state: JobState) -> dict[str, 
     changes |= {
         "ended_at": news.ended_at or None, "exit_code": news.exit_code, "elapsed_s": news.elapsed_s,
         "cost": news.cost.micros if news.cost else 0, "files": list(news.files[:MAX_FILES]),
+        "moved_bytes": round(news.moved.value * 2**30),
     }  # fmt: skip
     if news.energy is not None:
         changes |= {
@@ -86,10 +90,12 @@ def _end_job(work: Work, row: sa.Row[Any], news: AttemptNews, state: JobState) -
     run = store.count_up(work, news.instance, events=1, **_sums(work, row, news, state))
     store.tell(work, [_job_event(run, news, run.events)])
     if state is JobState.DONE:
+        _learn(work, run, row, news)
         _release(work, run, news.step)
-    else:
-        _give_up(work, run, news)
-    finish(work, news.instance)
+    elif _give_up(work, run, news):
+        run = store.count_up(work, run.id)
+    if run.jobs_ended == run.jobs:
+        finish(work, run)
     work.wake()
 
 
@@ -111,6 +117,22 @@ def _sums(work: Work, row: sa.Row[Any], news: AttemptNews, state: JobState) -> d
     return sums
 
 
+def _learn(work: Work, run: sa.Row[Any], row: sa.Row[Any], news: AttemptNews) -> None:
+    """Keep predicted against actual; later decisions learn from it."""
+    waited = None
+    if news.started_at and news.submitted_at:
+        waited = (news.started_at - news.submitted_at).total_seconds()
+    outcomes.record(
+        work,
+        outcomes.Ended(
+            key=news.key, organisation=run.organisation, user=run.user, template=run.template, step=news.step,
+            place=f"{news.cluster or row.cluster}/{news.queue or row.queue}", predicted=row.predicted,
+            run_s=news.elapsed_s, cost=news.cost or Money.zero(run.currency),
+            energy=news.energy.joules if news.energy else None, waited_s=waited, memory_mib=news.max_rss_mib,
+        ),
+    )  # fmt: skip
+
+
 def _release(work: Work, run: sa.Row[Any], step: str) -> None:
     """Start the steps for which the last job was waited for, each at the place that is best now."""
     steps = counts(work, run.id)
@@ -126,11 +148,11 @@ def _release(work: Work, run: sa.Row[Any], step: str) -> None:
         jobs.start(work, store.attempts(work, run.id, [name]))
 
 
-def _give_up(work: Work, run: sa.Row[Any], news: AttemptNews) -> None:
-    """Steps that need the failed one never run; their reservations are returned."""
+def _give_up(work: Work, run: sa.Row[Any], news: AttemptNews) -> bool:
+    """Steps that need the failed one never run, and their reservations are returned; whether there are any."""
     names = given_up(counts(work, run.id))
     if not names:
-        return
+        return False
     reason = f"never run: step {news.step} {'was cancelled' if news.phase is Phase.CANCELLED else 'did not end well'}"
     store.mark_steps(work, run.id, names, "void")
     keys = store.void_jobs(work, run.id, names, reason)
@@ -138,19 +160,16 @@ def _give_up(work: Work, run: sa.Row[Any], news: AttemptNews) -> None:
     text = f"{', '.join(names)}: {reason}"
     store.tell(work, [{"instance": run.id, "number": latest.events, "kind": "job", "phase": "void", "text": text}])
     jobs.cancel(work, keys, "heroes")
+    return True
 
 
-def finish(work: Work, identity: str) -> None:
-    """End the run, if all its jobs have ended."""
-    run = store.count_up(work, identity)
-    if run.jobs_ended < run.jobs or run.ended_at is not None:
-        return
+def finish(work: Work, run: sa.Row[Any]) -> None:
+    """End a run whose jobs have all ended."""
     state = end_of_run(run.jobs_failed, run.jobs_cancelled, stopped=bool(run.cancelled_by))
     reason = _reason(work, run, state)
-    run = store.count_up(work, identity, events=1, state=state, ended_at=work.now, reason=reason)
-    event = {"instance": identity, "number": run.events, "kind": "state", "phase": state, "text": reason}
-    store.tell(work, [event])
-    work.emit("workflow.ended", run.organisation, identity, state=str(state), user=run.user, template=run.template)
+    run = store.count_up(work, run.id, events=1, state=state, ended_at=work.now, reason=reason)
+    store.tell(work, [{"instance": run.id, "number": run.events, "kind": "state", "phase": state, "text": reason}])
+    work.emit("workflow.ended", run.organisation, run.id, state=str(state), user=run.user, template=run.template)
 
 
 def _reason(work: Work, run: sa.Row[Any], state: str) -> str:

@@ -4,51 +4,65 @@ from __future__ import annotations
 
 from heroes.api import workflows as api
 from heroes_core.module import Call, Module
+from heroes_data.ports import ObjectStore
+from heroes_decision.service import Asked
 from heroes_jobs import service as jobs
-from heroes_workflows import service, submission
+from heroes_workflows import placing, service, submission
 from heroes_workflows.following import follow
 
 MODULE = Module("workflows", api.OPERATIONS)
 jobs.register(follow)
 
 
-@MODULE.bind(api.SUBMIT)
+def look_up(call: Call, request: api.Submit) -> Asked:
+    """The template's jobs and the objects that they read."""
+    return placing.look_up(call.database, call.service(ObjectStore), call.caller, request)
+
+
+def look_up_again(call: Call, request: api.Again) -> Asked:
+    """What a run was made of."""
+    return submission.look_up_again(call.database, call.service(ObjectStore), call.caller, request)
+
+
+@MODULE.bind(api.SUBMIT, prepare=look_up)
 def submit(call: Call, request: api.Submit) -> api.Instance:
     """A new run."""
     with call.write() as work:
-        return submission.submit(work, call.caller, request)
+        return submission.submit(work, call.caller, request, call.prepared)
 
 
-@MODULE.bind(api.PREVIEW)
+@MODULE.bind(api.PREVIEW, prepare=look_up)
 def preview(call: Call, request: api.Submit) -> api.Preview:
     """What it would reserve."""
-    with call.read() as work:
-        return submission.preview(work, call.caller, request)
+    with call.write() as work:
+        return submission.preview(work, call.caller, request, call.prepared)
 
 
-@MODULE.bind(api.AGAIN)
+@MODULE.bind(api.AGAIN, prepare=look_up_again)
 def again(call: Call, request: api.Again) -> api.Instance:
     """The same once more."""
     with call.write() as work:
-        return submission.again(work, call.caller, request)
+        wanted = submission.as_submitted(work, call.caller, request)
+        run = request.workflow_instance_id
+        return submission.submit(work, call.caller, wanted, call.prepared, again_of=run)
 
 
 @MODULE.bind(api.LIST)
-def instances(call: Call, request: api.ListInstances) -> api.Instances:
+def instances(call: Call, request: api.ListInstances) -> service.Listed:
     """One's own runs."""
     with call.read() as work:
         return service.listing(work, call.caller, request, user=call.caller.user)
 
 
 @MODULE.bind(api.LIST_ALL)
-def all_instances(call: Call, request: api.ListAllInstances) -> api.Instances:
+def all_instances(call: Call, request: api.ListAllInstances) -> service.Listed:
     """The organisation's runs."""
     with call.read() as work:
         return service.listing(work, call.caller, request, user=request.user)
 
 
 @MODULE.bind(api.LIST_OF_TEMPLATE)
-def template_instances(call: Call, request: api.ListTemplatesInstances) -> api.Instances:
+def template_instances(call: Call, request: api.ListTemplatesInstances) -> service.Listed:
     """The organisation's runs of a template."""
     with call.read() as work:
         template = request.workflow_template_id

@@ -95,12 +95,12 @@ def first(steps: Iterable[StepCount]) -> list[str]:
 
 
 def released(steps: Iterable[StepCount]) -> list[str]:
-    """Steps that can begin now: neither begun nor given up, and everything that they need is complete."""
+    """Steps that can begin now: not begun, given up or cancelled, and everything that they need is complete."""
     known = {step.name: step for step in steps}
     return [
         step.name
         for step in known.values()
-        if not step.started and not step.void and all(known[need].complete for need in step.needs)
+        if not (step.started or step.void or step.broken) and all(known[need].complete for need in step.needs)
     ]
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from heroes_core.store import Instant, JSONText, metadata, name_column
 from heroes_core.work import Work
+from heroes_workflows import views
 
 Row = sa.Row[Any]
 
@@ -27,6 +28,8 @@ instance = sa.Table(
     sa.Column("labels", JSONText, nullable=False),
     sa.Column("parameters", JSONText, nullable=False),
     sa.Column("inputs", JSONText, nullable=False),
+    #: The version of each input that was submitted: {"bucket/key": [etag, bytes]}.
+    sa.Column("objects", JSONText, nullable=False),
     sa.Column("policy", sa.String(64), nullable=False),
     sa.Column("decision", sa.String(64), nullable=False),
     sa.Column("again_of", sa.String(64), nullable=False),
@@ -50,6 +53,8 @@ instance = sa.Table(
     sa.Column("jobs_failed", sa.Integer, nullable=False, server_default="0"),
     sa.Column("jobs_cancelled", sa.Integer, nullable=False, server_default="0"),
     sa.Column("events", sa.Integer, nullable=False, server_default="0"),
+    #: The run as lists show it, in JSON, rewritten with every change: a list of runs is one read of one index.
+    sa.Column("summary", sa.Text, nullable=False, server_default=""),
     sa.Index(None, "organisation", "id"),
     sa.Index(None, "organisation", "user", "id"),
     sa.Index(None, "organisation", "user", "state", "id"),
@@ -103,6 +108,7 @@ instance_job = sa.Table(
     #: Where its results lie in the user's bucket.
     sa.Column("prefix", sa.String(255), nullable=False),
     sa.Column("files", JSONText, nullable=False, server_default="[]"),
+    sa.Column("moved_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index(None, "instance", "step", "index", unique=True),
 )
 
@@ -128,17 +134,6 @@ instance_event = sa.Table(
     sa.Column("text", sa.Text, nullable=False, server_default=""),
 )
 
-#: What a list shows.
-SHOWN = tuple(
-    instance.c[name]
-    for name in (
-        "id", "template", "version", "state", "user", "project", "labels", "place", "policy", "created_at",
-        "started_at", "ended_at", "jobs", "jobs_done", "jobs_failed", "reserved", "cost", "currency", "joules",
-        "joules_doubt", "energy_method", "grams", "reason", "events",
-    )
-)  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------------------------------- write
 
 
@@ -146,7 +141,8 @@ def add(
     work: Work, run: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], jobs: Sequence[Mapping[str, Any]]
 ) -> None:
     """A new run with its steps and jobs."""
-    work.execute(sa.insert(instance).values(run))
+    row = work.execute(sa.insert(instance).values(run).returning(instance)).one()
+    _summarise(work, row)
     work.execute(sa.insert(instance_step), list(steps))
     work.execute(sa.insert(instance_job), list(jobs))
     labels = [{"name": name, "value": value} for name, value in run["labels"].items()]
@@ -156,12 +152,22 @@ def add(
 
 
 def count_up(work: Work, identity: str, events: int = 0, **changes: Any) -> Row:
-    """Lock the run's row and change it: numbers of counting columns are added, others set; `events` numbers are taken.
-    The row afterwards; its `events` is the last number taken."""
+    """Lock the run's row and change it: numbers of counting columns are added, others set; `events` numbers are taken
+    (every change that lists show takes one). The row afterwards; its `events` is the last number taken."""
     values = {name: instance.c[name] + value if name in _COUNTS else value for name, value in changes.items()}
     values["events"] = instance.c.events + events
     changed = sa.update(instance).where(instance.c.id == identity).values(values).returning(instance)
-    return work.execute(changed).one()
+    row = work.execute(changed).one()
+    if events:
+        _summarise(work, row)
+    return row
+
+
+_SUMMARISE = sa.update(instance).where(instance.c.id == sa.bindparam("_id")).values(summary=sa.bindparam("_summary"))
+
+
+def _summarise(work: Work, row: Row) -> None:
+    work.execute(_SUMMARISE, {"_id": row.id, "_summary": views.instance(row).model_dump_json()})
 
 
 _COUNTS = frozenset({"jobs_ended", "jobs_done", "jobs_failed", "jobs_cancelled", "cost", "joules_doubt"})
@@ -188,12 +194,6 @@ def change_job(work: Work, row: Row, **columns: Any) -> None:
     """Set columns of a job."""
     key = {"_instance": row.instance, "_position": row.position, "_index": row.index}
     work.execute(_CHANGE_JOB.values(columns), key)
-
-
-def move_step(work: Work, identity: str, step: str, cluster: str, queue: str, grams_per_joule: float) -> None:
-    """The jobs of a step will run elsewhere."""
-    chosen = sa.update(instance_job).where(instance_job.c.instance == identity, instance_job.c.step == step)
-    work.execute(chosen.values(cluster=cluster, queue=queue, grams_per_joule=grams_per_joule))
 
 
 def count_step(work: Work, identity: str, step: str, column: str) -> None:
@@ -268,17 +268,35 @@ def attempts(work: Work, identity: str, names: Sequence[str] | None = None) -> l
     return list(work.execute(chosen.order_by(instance_job.c.position, instance_job.c.index)).scalars())
 
 
+def moved_bytes(work: Work, identity: str) -> dict[str, int]:
+    """Bytes that the jobs of each step moved."""
+    summed = sa.func.sum(instance_job.c.moved_bytes)
+    chosen = sa.select(instance_job.c.step, summed).where(instance_job.c.instance == identity)
+    return {row[0]: int(row[1]) for row in work.execute(chosen.group_by(instance_job.c.step))}
+
+
 def events(work: Work, identity: str, after: int, limit: int) -> Sequence[Row]:
     """Events following number `after`."""
     chosen = sa.select(instance_event).where(instance_event.c.instance == identity, instance_event.c.number > after)
     return work.execute(chosen.order_by(instance_event.c.number).limit(limit)).all()
 
 
+_OLDER = instance.c.id < sa.bindparam("after")
+_PAGE = sa.select(instance.c.id, instance.c.summary).where(
+    instance.c.organisation == sa.bindparam("organisation"), _OLDER
+)
+_PAGE = _PAGE.order_by(instance.c.id.desc()).limit(sa.bindparam("limit", type_=sa.Integer))
+_OWN = _PAGE.where(instance.c.user == sa.bindparam("user"))
+
+
 def page(
     work: Work, organisation: str, after: str, limit: int, *, label: tuple[str, str] | None = None, **equal: str
 ) -> Sequence[Row]:
-    """Runs of the organisation older than `after` ("" for the newest), newest first, whose columns `equal` these."""
-    chosen = sa.select(*SHOWN).where(instance.c.organisation == organisation)
+    """Id and summary of the organisation's runs older than `after` ("" for the newest), newest first, whose columns
+    `equal` these."""
+    values = {"organisation": organisation, "after": after or _NEWEST, "limit": limit}
+    user = equal.pop("user", "")
+    chosen = _OWN if user else _PAGE
     for name, value in equal.items():
         chosen = chosen.where(instance.c[name] == value)
     if label is not None:
@@ -288,6 +306,8 @@ def page(
             instance_label.c.value == label[1],
         )
         chosen = chosen.where(instance.c.id.in_(labelled))
-    if after:
-        chosen = chosen.where(instance.c.id < after)
-    return work.execute(chosen.order_by(instance.c.id.desc()).limit(limit)).all()
+    return work.execute(chosen, {**values, "user": user} if user else values).all()
+
+
+#: After every ULID, in any collation.
+_NEWEST = "Z"

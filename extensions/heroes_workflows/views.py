@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter
 
 from heroes.api import workflows as api
 from heroes.api.telemetry import Energy
 from heroes.api.units import Grams, Joules, Money, Seconds
 from heroes_workflows.machine import StepCount
 
-_INSTANCES: TypeAdapter[tuple[api.Instance, ...]] = TypeAdapter(tuple[api.Instance, ...])
-
-
-def instances(rows: Iterable[sa.Row[Any]]) -> tuple[api.Instance, ...]:
-    """Runs in a list; one validation for all of them."""
-    return _INSTANCES.validate_python([_summary(row) for row in rows])
-
 
 def instance(row: sa.Row[Any]) -> api.Instance:
-    """One run."""
-    return instances([row])[0]
-
-
-def _summary(row: sa.Row[Any]) -> dict[str, Any]:
+    """One run, as lists show it."""
     joules = row.joules
     energy = None
     if joules is not None:
         doubt = row.joules_doubt / joules if joules else 0.0
-        energy = {"joules": joules, "method": row.energy_method, "uncertainty": doubt}
-    return {
-        "id": row.id, "template": row.template, "version": row.version, "state": row.state, "user": row.user,
-        "project": row.project, "labels": row.labels, "place": row.place, "policy": row.policy,
-        "created_at": row.created_at, "started_at": row.started_at, "ended_at": row.ended_at, "jobs": row.jobs,
-        "jobs_done": row.jobs_done, "jobs_failed": row.jobs_failed,
-        "reserved": {"micros": row.reserved, "currency": row.currency},
-        "cost": {"micros": row.cost, "currency": row.currency},
-        "energy": energy, "carbon": row.grams, "reason": row.reason, "events": row.events,
-    }  # fmt: skip
+        energy = Energy(joules=Joules(joules), method=row.energy_method, uncertainty=doubt)
+    return api.Instance(
+        id=row.id, template=row.template, version=row.version, state=row.state, user=row.user, project=row.project,
+        labels=row.labels, place=row.place, policy=row.policy, created_at=row.created_at, started_at=row.started_at,
+        ended_at=row.ended_at, jobs=row.jobs, jobs_done=row.jobs_done, jobs_failed=row.jobs_failed,
+        reserved=Money(micros=row.reserved, currency=row.currency),
+        cost=Money(micros=row.cost, currency=row.currency),
+        energy=energy, carbon=None if row.grams is None else Grams(row.grams), reason=row.reason, events=row.events,
+    )  # fmt: skip
 
 
 def detail(row: sa.Row[Any], steps: Sequence[StepCount]) -> api.InstanceDetail:

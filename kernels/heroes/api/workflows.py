@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from heroes.api.applications import Slug, Variable
+from heroes.api.decision import PolicyName, Weights
 from heroes.api.errors import Conflict, InvalidSpec, NoPlacement, NotAllowed, NotFound, OverBudget
 from heroes.api.ids import ULID
 from heroes.api.model import Model, Page
@@ -37,7 +38,8 @@ class Submit(Model):
     version: int = Field(default=0, ge=0, description="version of the template; 0 is the latest")
     parameters: dict[Variable, Any] = {}
     inputs: dict[Variable, str] = Field(default={}, description="objects as bucket/key")
-    policy: str = Field(default="", description="how places are ranked; empty: the organisation's own")
+    policy: PolicyName | Literal[""] = Field(default="", description="how places are ranked; empty: the default")
+    weights: Weights = Field(default=Weights(), description="for the policy `weighted`")
     deadline_s: float | None = Field(default=None, gt=0, description="seconds from now until it must be done")
     max_cost: Money | None = Field(default=None, description="most that it may cost")
     project: str = Field(default="", description="the project that pays and shares; empty: none")
@@ -245,7 +247,7 @@ class Again(Model):
     """Submit a run's template, parameters and inputs once more."""
 
     workflow_instance_id: RunId
-    policy: str = Field(default="", description="another policy than before")
+    policy: PolicyName | Literal[""] = Field(default="", description="another policy than before")
 
 
 class BudgetAfter(Model):
@@ -263,14 +265,14 @@ class PlannedJobs(Model):
 
     step: str
     jobs: int
-    cluster: str
-    queue: str
     reserved: Money
 
 
 class Preview(Model):
-    """What submitting would reserve, step by step, and every budget after it. Nothing is kept."""
+    """What submitting would reserve, step by step, and every budget after it: submit `decision` for just that."""
 
+    decision: str
+    place: str
     reserved: Money
     steps: tuple[PlannedJobs, ...]
     budgets: tuple[BudgetAfter, ...]

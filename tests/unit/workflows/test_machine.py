@@ -55,6 +55,11 @@ def test_a_failure_gives_up_what_depends_on_it() -> None:
     assert released(steps) == ["d"]
 
 
+def test_a_cancelled_step_is_not_released() -> None:
+    """A step whose jobs were cancelled while they waited stays so when what it needed is done."""
+    assert released([step("a", done=1), StepCount("b", ("a",), 1, cancelled=1)]) == []
+
+
 def test_one_failed_job_of_many_is_enough() -> None:
     """A step with a failed or cancelled job releases nobody, whatever its other jobs do."""
     assert given_up([step("a", jobs=3, done=2, cancelled=1), step("b", "a")]) == ["b"]
