@@ -92,7 +92,7 @@ class Data:
     def fs(self) -> Any:
         """An s3fs file system over the buckets that one can see; its key is renewed when it is about to end."""
         if self._fs is None or self._fs[1] - datetime.now(UTC) < _SPARE:
-            from s3fs import S3FileSystem
+            from s3fs.core import S3FileSystem
 
             key: api.Credentials = self._client.call(api.CREDENTIALS, api.AskCredentials())
             settings = {"endpoint_url": key.endpoint, "region_name": key.region}

@@ -203,14 +203,16 @@ class Run(Viewable):
         try:
             part: jobs_api.LogPart = self._client.call(jobs_api.LOG, request)
         except (NotFound, Unavailable):
-            if not follow or request.step not in self._steps():
+            if not follow or request.step not in self.steps:
                 raise
             return None
         return part
 
-    def _steps(self) -> set[str]:
+    @property
+    def steps(self) -> list[str]:
+        """The names of its steps."""
         detail: api.InstanceDetail = self._client.call(api.GET, self._asked())
-        return {step.name for step in detail.steps}
+        return [step.name for step in detail.steps]
 
     def _asked(self) -> api.GetInstance:
         return api.GetInstance(workflow_instance_id=self.id)

@@ -69,7 +69,7 @@ def program() -> click.Group:
         _group(root, group).add_command(command_for(operation))
     for words, command in OWN.items():
         *group, _last = words.split()
-        _group(root, group).add_command(command)
+        _group(root, group).add_command(command, _last)
     for command in ACCOUNT:
         root.add_command(command)
     return root

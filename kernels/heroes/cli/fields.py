@@ -24,6 +24,14 @@ _SHORT = {"parameters": "-p", "policy": "-P", "limit": "-n"}
 #: Required fields with these names are arguments rather than options.
 _NAMING = ("name", "workflow", "template", "bucket", "key", "folder", "role", "user")
 
+#: What the help calls them.
+METAVARS = {
+    "workflow_instance_id": "RUN",
+    "workflow_template_id": "WORKFLOW",
+    "instance": "RUN",
+    "cluster_id": "CLUSTER",
+}
+
 
 class MoneyType(click.ParamType[Money]):
     """An amount such as `12.50` or `"12.50 CHF"`."""
@@ -111,8 +119,13 @@ def _is_many(kind: Any) -> bool:
 def parameter(operation: Operation, name: str, field: FieldInfo) -> click.Parameter:
     """The argument or option of a field."""
     if name in positional(operation):
-        return click.Argument([name], type=click_type(field.annotation), shell_complete=completer_for(name))
+        return argument(name, type=click_type(field.annotation))
     return _option(name, field)
+
+
+def argument(name: str, **more: Any) -> click.Argument:
+    """An argument under the name that people use, completed where something can."""
+    return click.Argument([name], metavar=METAVARS.get(name), shell_complete=completer_for(name), **more)
 
 
 def positional(operation: Operation) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from heroes.api.errors import HeroesError
 from heroes.api.units import Quantity
+from heroes.views import Sheet
 
 #: More columns than this are not readable in a terminal; JSON has them all.
 MOST_COLUMNS = 9
@@ -27,15 +28,25 @@ def show(answer: BaseModel, output: str) -> None:
     if output == "json":
         sys.stdout.write(answer.model_dump_json(indent=2) + "\n")
         return
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = _console()
     items = getattr(answer, "items", None)
     if isinstance(items, tuple | list):
         console.print(table(list(items)) if items else Text("none", style="dim"))
         following = getattr(answer, "next", None)
-        if following:
+        if isinstance(following, str):
             sys.stderr.write(f"There is more: add --all, or --after {following}\n")
         return
     console.print(details(answer))
+
+
+def show_sheet(sheet: Sheet) -> None:
+    """Print a table made for people."""
+    _console().print(sheet.rich())
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for a table where the output goes elsewhere."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 def show_json(value: Any) -> None:

@@ -13,7 +13,7 @@ import click
 
 from heroes.api import contract
 from heroes.api.errors import Refused
-from heroes.api.model import Empty
+from heroes.api.model import Empty, Page
 from heroes.api.registry import Operation, parse
 from heroes.cli.fields import parameter, values
 from heroes.cli.output import show
@@ -45,7 +45,7 @@ def command_for(operation: Operation) -> click.Command:
             click.Option(["--to"], type=click.Path(path_type=Path), help="write it here (default: print)")
         )
         callback = _fetch_file(operation)
-    elif "after" in fields and "limit" in fields:
+    elif issubclass(operation.request, Page):
         parameters.append(click.Option(["--all", "every"], is_flag=True, help="every page"))
     arguments = [each for each in parameters if isinstance(each, click.Argument)]
     options = [each for each in parameters if not isinstance(each, click.Argument)]
