@@ -121,9 +121,10 @@ class Base64File(Model):
 
 
 class Output(Model):
-    """Files that a step keeps, by a pattern relative to its working folder (`*`, `?`, `**`).
+    """Files that a step leaves, by a pattern relative to its working folder (`*`, `?`, `**`).
 
-    What a step keeps in all may not exceed the sum over its outputs; that much is reserved where moving data costs."""
+    Every regular file of the working folder is kept; an output says which must be there and how large they may be. All
+    that a step leaves may not exceed the sum over its outputs; that much is reserved where moving data costs."""
 
     glob: str = Field(default="**", min_length=1, max_length=200)
     required: bool = Field(default=False, description="the step fails where nothing matches")

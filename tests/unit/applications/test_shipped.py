@@ -130,3 +130,15 @@ def test_only_what_was_known_at_submission_is_used(tmp_path: Path) -> None:
         "4": 250,
     }
     assert (rows["2"]["running_of_user"], rows["3"]["running_of_user"], rows["4"]["class_jobs"]) == ("1", "1", "0")
+
+
+def test_the_example_of_the_documentation_is_a_template() -> None:
+    """What the page on writing workflows shows can be published and rendered."""
+    page = (ROOT / "docs" / "users" / "workflow-templates.md").read_text(encoding="utf-8")
+    source = page.split("```yaml\n")[1].split("```")[0]
+    plans = render(read_template(source), {"texts": ["alice/a.txt", "alice/b.txt"]}, {})
+    assert [(plan.name, plan.argv[1:3]) for plan in plans] == [
+        ("count", ("../in/count.py", "../in/item")),
+        ("count", ("../in/count.py", "../in/item")),
+        ("add", ("../in/add.sh", "../in/count")),
+    ]
