@@ -11,6 +11,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 import yaml
+
 from heroes.api.applications import Template
 
 SCHEMA_ID = "urn:heroes:schema:workflow-template"

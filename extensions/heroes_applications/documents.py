@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 import yaml
+
 from heroes.api.applications import Base64File, Step, Template
 from heroes.api.errors import InvalidSpec
 from heroes.api.registry import parse
-
 from heroes_applications import expressions
 from heroes_applications.placeholders import Place, places
 from heroes_applications.values import check_default

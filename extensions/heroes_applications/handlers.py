@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from heroes.api import applications as api
 from heroes.api.model import Empty, Page
-from heroes_core.module import Call, Module
-
 from heroes_applications import service
 from heroes_applications.catalogue import template_schema
+from heroes_core.module import Call, Module
 
 MODULE = Module("applications", api.OPERATIONS)
 

@@ -12,13 +12,12 @@ from typing import Any
 
 from heroes.api.applications import ImageFile, Output, Resources, Step, Template
 from heroes.api.errors import InvalidSpec
-from heroes_jobs.model import InputRef, OutputSpec
-from heroes_spawners.site import Image, Shape
-
 from heroes_applications import expressions
 from heroes_applications.documents import file_bytes, order, step_places
 from heroes_applications.placeholders import Place, fill
 from heroes_applications.values import ObjectName, Value, check_inputs, check_parameters, object_name
+from heroes_jobs.model import InputRef, OutputSpec
+from heroes_spawners.site import Image, Shape
 
 #: Jobs of one instance, all steps together.
 MAX_JOBS = 2000

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+
 from heroes.api import applications as api
 from heroes.api.applications import Template
 from heroes.api.errors import Conflict, NotAllowed, NotFound
-from heroes_core.work import Caller, Work
-
 from heroes_applications import store
 from heroes_applications.catalogue import shipped_sources
 from heroes_applications.documents import digest, read_template
 from heroes_applications.values import near
+from heroes_core.work import Caller, Work
 
 #: The organisation that runs the platform; the shipped templates are its own, shared with everybody.
 PLATFORM = "heroes"

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+
 from heroes_core.store import Instant, metadata, name_column
 from heroes_core.work import Work
 

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from heroes_applications.catalogue import shipped_sources
 from heroes_applications.documents import read_template
 from heroes_applications.model import StepPlan, render

@@ -11,11 +11,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from pydantic import Field, StringConstraints
+
 from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound
 from heroes.api.ids import NAME
 from heroes.api.model import Empty, Model, Page
 from heroes.api.registry import SIGNED_IN, Operation
-from pydantic import Field, StringConstraints
 
 #: Names of parameters and inputs: they are variables of expressions too.
 Variable = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from heroes.api.errors import InvalidSpec
-from heroes_applications.documents import MAX_TEXT, digest, file_bytes, order, read_template
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heroes.api.errors import InvalidSpec
+from heroes_applications.documents import MAX_TEXT, digest, file_bytes, order, read_template
 
 GOOD = """
 name: two-steps

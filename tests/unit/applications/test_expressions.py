@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from heroes.api.errors import InvalidSpec
-from heroes_applications.expressions import MAX_VALUE, evaluate, names, whole
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heroes.api.errors import InvalidSpec
+from heroes_applications.expressions import MAX_VALUE, evaluate, names, whole
 
 VALUES = {"cells": 80, "ratio": 0.5, "quick": True, "solver": "pcg", "cases": ("a", "b", "c")}
 

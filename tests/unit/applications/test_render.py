@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heroes.api.errors import InvalidSpec
 from heroes_applications.documents import read_template
 from heroes_applications.model import MAX_JOBS, StepPlan, render
 from heroes_jobs.model import InputRef, OutputSpec
 from heroes_spawners.site import Image, Shape
-from hypothesis import given
-from hypothesis import strategies as st
 
 DIGEST = "sha256:" + "a" * 64
 TEMPLATE = read_template(f"""

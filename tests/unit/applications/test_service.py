@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from heroes.api import applications as api
 from heroes.api.errors import Conflict, HeroesError, NotAllowed, NotFound
 from heroes_applications import service
 from heroes_core.work import Caller, Database
-
 from tests.unit.applications.conftest import (
     BILLING,
     COLLEAGUE,

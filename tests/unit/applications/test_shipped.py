@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
 from heroes_applications.catalogue import shipped_file, shipped_sources, template_schema
 from heroes_applications.documents import read_template
 from heroes_applications.model import render

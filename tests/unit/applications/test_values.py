@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from heroes.api.errors import InvalidSpec
 from heroes_applications.documents import read_template
 from heroes_applications.values import check_inputs, check_parameters, object_name
