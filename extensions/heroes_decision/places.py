@@ -9,10 +9,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from heroes_clusters.model import Place
-
 from heroes.api.units import Money, Seconds
 from heroes_applications.model import StepPlan
+from heroes_clusters.model import Place
 from heroes_decision.history import Job, Known
 from heroes_decision.model import MODEL, ZERO, Allocation, Figures, Spread, Terms, total
 from heroes_jobs.model import Reservation

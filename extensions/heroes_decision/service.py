@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,6 +34,7 @@ from heroes_decision.places import Here, JobFigures, No
 from heroes_identity import service as identity
 from heroes_jobs import service as jobs
 from heroes_jobs.model import Reservation
+from heroes_marketplace import service as marketplace
 
 #: How long a decision is good for.
 VALID = timedelta(minutes=15)
@@ -186,15 +188,19 @@ def _check_places(only: set[str], wanted: Sequence[clusters.Place], caller: Call
 def _heres(work: Work, organisation: str, wanted: Iterable[clusters.Place]) -> list[Here]:
     """What is known of places now: their terms in the organisation's currency, free cores, measured transfers."""
     currency = identity.organisation(work, organisation).currency
+    rates = marketplace.exchange_rates(work)
     loads: dict[str, Mapping[str, tuple[int, int]]] = {}
     found = []
-    for place in wanted:
+    for wanted_place in wanted:
+        place = wanted_place
         cluster, queue = place.cluster, place.queue
         if cluster.name not in loads:
             loads[cluster.name] = jobs.load(work, cluster.name)
         free, total = loads[cluster.name].get(queue.partition, (-1, -1))
-        rate = clusters.exchange_rate(work, queue.price.currency, currency)
-        terms = Terms(queue.price, queue.power, queue.pue, queue.carbon_g_per_kwh, currency, rate)
+        rate = Decimal(1) if queue.price.currency == currency else rates.get((queue.price.currency, currency))
+        if rate is None:
+            place = replace(place, closed=f"no exchange rate from {queue.price.currency} to {currency} is set")
+        terms = Terms(queue.price, queue.power, queue.pue, queue.carbon_g_per_kwh, currency, rate or Decimal(1))
         found.append(Here(place, terms, free, total, data.bandwidth(work, cluster.name)))
     return found
 
