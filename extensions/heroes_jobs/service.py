@@ -14,7 +14,7 @@ from heroes.api.errors import Conflict, InvalidSpec, NotFound
 from heroes.api.ids import new_ulid
 from heroes.api.units import Money
 from heroes_budget import service as budget
-from heroes_budget.model import Payer
+from heroes_budget.model import Payer, Want
 from heroes_core.work import Caller, Work
 
 from heroes_jobs import endings, store
@@ -57,15 +57,29 @@ def announce(work: Work, news: AttemptNews) -> None:
 
 def create(work: Work, spec: JobSpec, reserve: Reservation) -> str:
     """A held attempt of a step, its worst case reserved; its key. OverBudget names the budget and by how much."""
-    key = new_ulid()
-    _reserve(work, key, spec, reserve)
-    store.add_attempts(work, [_row(work, key, spec, reserve)])
-    return key
+    return create_all(work, [(spec, reserve)])[0]
+
+
+def create_all(work: Work, wanted: Sequence[tuple[JobSpec, Reservation]]) -> list[str]:
+    """Held attempts of one payer's steps, their worst cases reserved together or, with OverBudget, none of them."""
+    rows, wants = [], []
+    for spec, held in wanted:
+        key = new_ulid()
+        rows.append(_row(work, key, spec, held))
+        wants.append(Want(key, held.provider, held.amount, dict(held.lines), held.price, spec.cluster))
+    if wants:
+        budget.reserve_all(work, _payer(wanted[0][0]), wants)
+    store.add_attempts(work, rows)
+    return [want.key for want in wants]
+
+
+def _payer(spec: JobSpec) -> Payer:
+    return Payer(organisation=spec.organisation, project=spec.project, user=spec.user)
 
 
 def _reserve(work: Work, reservation_key: str, spec: JobSpec, held: Reservation) -> None:
-    payer = Payer(organisation=spec.organisation, project=spec.project, user=spec.user)
-    budget.reserve(work, reservation_key, payer, held.provider, held.amount, dict(held.lines), held.price)
+    lines = dict(held.lines)
+    budget.reserve(work, reservation_key, _payer(spec), held.provider, held.amount, lines, held.price, spec.cluster)
 
 
 def _row(work: Work, key: str, spec: JobSpec, held: Reservation) -> dict[str, Any]:
