@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from heroes.api import decision as api
 from heroes.api.decision import Weights
-from heroes.api.errors import Conflict, NoPlacement, NotFound, OverBudget
+from heroes.api.errors import Conflict, InvalidSpec, NoPlacement, NotFound, OverBudget
 from heroes.api.ids import new_ulid
 from heroes.api.units import Money
 from heroes_applications import service as applications
@@ -34,7 +34,6 @@ from heroes_decision.places import Here, JobFigures, No
 from heroes_identity import service as identity
 from heroes_jobs import service as jobs
 from heroes_jobs.model import Reservation
-from heroes_marketplace import service as marketplace
 
 #: How long a decision is good for.
 VALID = timedelta(minutes=15)
@@ -188,7 +187,6 @@ def _check_places(only: set[str], wanted: Sequence[clusters.Place], caller: Call
 def _heres(work: Work, organisation: str, wanted: Iterable[clusters.Place]) -> list[Here]:
     """What is known of places now: their terms in the organisation's currency, free cores, measured transfers."""
     currency = identity.organisation(work, organisation).currency
-    rates = marketplace.exchange_rates(work)
     loads: dict[str, Mapping[str, tuple[int, int]]] = {}
     found = []
     for wanted_place in wanted:
@@ -197,10 +195,11 @@ def _heres(work: Work, organisation: str, wanted: Iterable[clusters.Place]) -> l
         if cluster.name not in loads:
             loads[cluster.name] = jobs.load(work, cluster.name)
         free, total = loads[cluster.name].get(queue.partition, (-1, -1))
-        rate = Decimal(1) if queue.price.currency == currency else rates.get((queue.price.currency, currency))
-        if rate is None:
-            place = replace(place, closed=f"no exchange rate from {queue.price.currency} to {currency} is set")
-        terms = Terms(queue.price, queue.power, queue.pue, queue.carbon_g_per_kwh, currency, rate or Decimal(1))
+        try:
+            rate = clusters.exchange_rate(work, queue.price.currency, currency)
+        except InvalidSpec as unknown:
+            place, rate = replace(place, closed=unknown.message), Decimal(1)
+        terms = Terms(queue.price, queue.power, queue.pue, queue.carbon_g_per_kwh, currency, rate)
         found.append(Here(place, terms, free, total, data.bandwidth(work, cluster.name)))
     return found
 

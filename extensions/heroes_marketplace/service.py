@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from heroes.api import marketplace as api
 from heroes_clusters.model import Agreement
@@ -56,17 +55,3 @@ def listing(work: Work, organisation: str) -> api.Agreements:
             for row in store.of(work, organisation)
         )
     )
-
-
-def configure_rates(work: Work, rates: Mapping[tuple[str, str], Decimal], organisation: str, actor: str) -> None:
-    """Make the stored exchange rates those of the settings: {(source, target): units of target for one of source}."""
-    held = store.rates(work)
-    for (source, target), rate in sorted(rates.items()):
-        if held.get((source, target)) != str(rate):
-            store.set_rate(work, source, target, str(rate))
-            work.audit(organisation, actor, "exchange.rate", f"{source}/{target}", rate=str(rate))
-
-
-def exchange_rates(work: Work) -> dict[tuple[str, str], Decimal]:
-    """Every exchange rate. A price is converted once, at submission, and the rate is kept with the reservation."""
-    return {pair: Decimal(rate) for pair, rate in store.rates(work).items()}
