@@ -10,15 +10,15 @@ from typing import Any
 from heroes.api.errors import OverBudget
 from heroes.api.units import Gibibytes, Money
 from heroes_budget import service as budget
+from heroes_budget.model import Bill
 from heroes_core.work import Work
-from heroes_telemetry import service as telemetry
-from heroes_telemetry.model import EnergyFigure
-
 from heroes_jobs import service, store
 from heroes_jobs.following import Followed, instant
 from heroes_jobs.model import AttemptNews, Energy, Phase
-from heroes_jobs.settlement import GIB, bill, bounds, modelled
+from heroes_jobs.settlement import GIB, Charge, bounds, charge, modelled
 from heroes_jobs.states import Settle, Void
+from heroes_telemetry import service as telemetry
+from heroes_telemetry.model import EnergyFigure
 
 #: A settlement from what was merely observed becomes final after this.
 FINAL_AFTER = timedelta(hours=72)
@@ -37,7 +37,7 @@ class Closed:
 def write(work: Work, changed: Sequence[Followed], retries: int) -> None:
     """Store `changed` attempts and everything that follows from their ends. `retries`: new attempts of a step after
     failures of the infrastructure, at most."""
-    closed = {each.key: _close(work, each, retries) for each in changed if each.instructions}
+    closed = _close(work, changed, retries)
     store.save(work, [_saved(work, each, closed.get(each.key)) for each in changed])
     store.tell(work, [row for each in changed for row in _told(each)])
     for each in changed:
@@ -45,27 +45,42 @@ def write(work: Work, changed: Sequence[Followed], retries: int) -> None:
             service.announce(work, _news(each, closed.get(each.key)))
 
 
-def _close(work: Work, each: Followed, retries: int) -> Closed:
-    for instruction in each.instructions:
-        if isinstance(instruction, Settle):
-            return _settle(work, each, instruction)
-        if isinstance(instruction, Void):
-            budget.void(work, each.reservation_key)
-            return Closed(_free(each), retried_as=_retry(work, each, instruction, retries))
-    return Closed(_free(each))
+def _close(work: Work, changed: Sequence[Followed], retries: int) -> dict[str, Closed]:
+    """Settle and void together, so that every account is locked once and in order."""
+    settled = [(each, ended) for each in changed for ended in each.instructions if isinstance(ended, Settle)]
+    voided = [(each, ended) for each in changed for ended in each.instructions if isinstance(ended, Void)]
+    closed = _settle(work, settled)
+    if voided:
+        budget.void_all(work, [each.reservation_key for each, _ in voided])
+    for each, lost in voided:
+        closed[each.key] = Closed(_free(each), retried_as=_retry(work, each, lost, retries))
+    return closed
 
 
 def _free(each: Followed) -> Money:
     return Money.zero(each.held.amount.currency)
 
 
-def _settle(work: Work, each: Followed, ended: Settle) -> Closed:
-    figure = _energy(work, each, ended)
+def _settle(work: Work, settled: Sequence[tuple[Followed, Settle]]) -> dict[str, Closed]:
+    if not settled:
+        return {}
+    energies = {each.key: _energy(work, each, ended) for each, ended in settled}
+    charges = {each.key: _charge(each, ended, energies[each.key]) for each, ended in settled}
+    bills = {each.reservation_key: Bill(charges[each.key].amount, charges[each.key].lines) for each, _ in settled}
+    costs = budget.settle_all(work, bills)
+    return {
+        each.key: Closed(costs[each.reservation_key], _told_energy(energies[each.key]), "", charges[each.key].elapsed_s)
+        for each, _ in settled
+    }
+
+
+def _charge(each: Followed, ended: Settle, figure: EnergyFigure | None) -> Charge:
     joules = figure.joules if figure else None
-    charged = bill(each.held, each.spec.shape, ended.outcome, each.moved_bytes, joules)
-    cost = budget.settle(work, each.reservation_key, charged.amount, charged.lines)
-    energy = Energy(figure.joules, figure.method, figure.uncertainty) if figure else None
-    return Closed(cost, energy, elapsed_s=charged.elapsed_s)
+    return charge(each.held, each.spec.shape, ended.outcome, each.moved_bytes, joules)
+
+
+def _told_energy(figure: EnergyFigure | None) -> Energy | None:
+    return Energy(figure.joules, figure.method, figure.uncertainty) if figure else None
 
 
 def _energy(work: Work, each: Followed, ended: Settle) -> EnergyFigure | None:

@@ -1,3 +1,44 @@
-"""placeholder while heroes_clusters is written"""
+"""The enrolled clusters as the engine sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+
+from heroes_clusters import service
+from heroes_core.work import Database
+from heroes_jobs import store
+from heroes_jobs.model import Rules
+from heroes_jobs.ports import ClusterFacts, QueueFacts
+
+_WAITS = frozenset(field.name for field in fields(Rules))
+
+
+@dataclass
 class Enrolled:
-    def __init__(self, *a): pass
+    """Clusters of the platform's database. `rules` hold where a cluster has no waits of its own."""
+
+    database: Database
+    rules: Rules = Rules()
+
+    def names(self) -> list[str]:
+        """Those that may be asked, and those that hold attempts though nothing new goes there."""
+        with self.database.read() as work:
+            return sorted({one.name for one in service.served(work)} | store.clusters_in_use(work))
+
+    def facts(self, cluster: str) -> ClusterFacts:
+        """What is known of a cluster and its queues now."""
+        with self.database.read() as work:
+            one = service.get(work, cluster)
+            queues = service.queues(work, cluster)
+        known = {
+            name: QueueFacts(queue.partition or name, queue.max_jobs, queue.max_cores, queue.options)
+            for name, queue in queues.items()
+        }
+        waits = {name: value for name, value in one.waits.items() if name in _WAITS}
+        return ClusterFacts(cluster, one.organisation, known, replace(self.rules, **waits))
+
+    def reached(self, cluster: str, unreachable_since: datetime | None, trouble: str) -> None:
+        """Note whether a cluster answers."""
+        with self.database.write() as work:
+            service.reached(work, cluster, unreachable_since, trouble)

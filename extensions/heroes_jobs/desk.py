@@ -13,11 +13,10 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+
 from heroes.api.errors import Conflict, HeroesError, StoreBusy, Unavailable
 from heroes_core.failpoints import failpoint
 from heroes_core.work import Database, Work, again
-from heroes_spawners.site import Site
-
 from heroes_jobs import closing, store
 from heroes_jobs.breaker import Breaker
 from heroes_jobs.following import Followed, instant
@@ -25,6 +24,7 @@ from heroes_jobs.lanes import Executor, Lanes
 from heroes_jobs.model import Rules
 from heroes_jobs.ports import ClusterFacts, Clusters, Mover, Sites
 from heroes_jobs.states import Event
+from heroes_spawners.site import Site
 
 T = TypeVar("T")
 #: Attempts written in one transaction.
@@ -53,9 +53,8 @@ class EngineSettings:
     #: Where questions are answered: "unix:<path>" or "tcp:<host>:<port>", and the secret that whoever asks must hold.
     address: str = ""
     secret: bytes = b""
+    #: Waits where a cluster has none of its own.
     rules: Rules = Rules()
-    #: Rules of single clusters, by name.
-    cluster_rules: dict[str, Rules] = field(default_factory=dict)
     #: New attempts of a step after failures of the infrastructure.
     retries: int = 2
     #: Submissions in one call, so that ids are stored early.
@@ -293,6 +292,7 @@ class Desk:
 
     def unreached(self, error: HeroesError) -> None:
         """The cluster did not answer: nothing is marked failed, nothing released; ask again later."""
+        self._site = None  # what is needed to reach it may have changed
         self._break(self.breaker.failed(self.now(), error.message, self.chance()))
 
     def _break(self, breaker: Breaker) -> None:

@@ -14,11 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+
 from heroes.api.errors import HeroesError, StoreBusy
 from heroes.api.ids import new_ulid
 from heroes_core.work import Database
-from heroes_spawners.site import Chunk
-
 from heroes_jobs import hearing, housekeeping, polling, staging, submitting
 from heroes_jobs.clusters import Enrolled
 from heroes_jobs.desk import Desk, EngineSettings, LeaseLost
@@ -26,6 +25,7 @@ from heroes_jobs.lanes import threads
 from heroes_jobs.ports import Clusters, Mover, Sites
 from heroes_jobs.rpc import Server
 from heroes_jobs.states import Ending, Queued, StagingOut, Stopping, Submitting, Unsure, Waiting
+from heroes_spawners.site import Chunk
 
 LOG = logging.getLogger("heroes.jobs")
 #: How much longer each poll without news makes the next wait.
@@ -62,14 +62,15 @@ class ClusterEngine:
                 return min(desk.breaker.retry_at - desk.now() + 0.01, SCAN_S)
             more = self._reach(bool(heard or collected))
         except (StoreBusy, sa.exc.DBAPIError) as error:
-            LOG.warning("the database is busy: %s", error)
+            LOG.warning("the database does not answer: %s", error)
             self._drop()
             return 1.0
         except LeaseLost:
             self._drop()
             raise
         except HeroesError as error:
-            LOG.warning("%s: %s", desk.cluster, error)
+            if not desk.breaker.failures:
+                LOG.warning("%s: %s", desk.cluster, error)
             desk.unreached(error)
             self.polled_at = 0.0
             return min(max(desk.breaker.retry_at - desk.now(), 0.0) + 0.01, SCAN_S)
@@ -143,8 +144,8 @@ class Engine:
     mover: Mover
     settings: EngineSettings = EngineSettings()
     clusters: Clusters | None = None
-    #: Asks a cluster what it can do, by name: for `rpc`.
-    probe: Callable[[str], dict[str, object]] | None = None
+    #: What else is to be done now and then, in a thread of its own: probes, handing on news.
+    chores: tuple[Callable[[], object], ...] = ()
     _threads: dict[str, threading.Thread] = field(default_factory=dict)
     _wakes: dict[str, threading.Event] = field(default_factory=dict)
     _died: list[str] = field(default_factory=list)
@@ -152,13 +153,14 @@ class Engine:
     def run(self, stop: threading.Event) -> None:
         """Serve every enrolled cluster until `stop` is set; then hand the leases back."""
         holder = f"{socket.gethostname()[:30]}-{new_ulid()}"
-        clusters = self.clusters or Enrolled(self.database, self.settings)
+        clusters = self.clusters or Enrolled(self.database, self.settings.rules)
         self.database.waker.listen(self._wake_all)
         with self._answering():
+            self._start("chores", self._chores, stop)
             while not stop.is_set():
                 for name in clusters.names():
                     if name not in self._threads:
-                        self._begin(name, clusters, holder, stop)
+                        self._start(name, self._serve(name, clusters, holder), stop)
                 stop.wait(SCAN_S)
             self._wake_all()
             for thread in self._threads.values():
@@ -167,32 +169,54 @@ class Engine:
             raise RuntimeError(f"the engine of {', '.join(self._died)} died; its log tells why")
 
     def _answering(self) -> Server:
-        return Server(self.settings.address, self.settings.secret, {"tail": self._tail, "probe": self._probe})
+        return Server(self.settings.address, self.settings.secret, {"tail": self._tail})
 
-    def _begin(self, name: str, clusters: Clusters, holder: str, stop: threading.Event) -> None:
+    def _start(
+        self, name: str, serve: Callable[[threading.Event, threading.Event], None], stop: threading.Event
+    ) -> None:
         wake = self._wakes[name] = threading.Event()
-        target = threading.Thread(target=self._serve, args=(name, clusters, holder, stop, wake), name=f"engine-{name}")
-        self._threads[name] = target
-        target.start()
+        self._threads[name] = threading.Thread(
+            target=self._guarded, args=(name, serve, stop, wake), name=f"engine-{name}"
+        )
+        self._threads[name].start()
 
     def _wake_all(self) -> None:
         for wake in list(self._wakes.values()):
             wake.set()
 
-    def _serve(self, name: str, clusters: Clusters, holder: str, stop: threading.Event, wake: threading.Event) -> None:
+    def _guarded(
+        self, name: str, serve: Callable[[threading.Event, threading.Event], None], stop: threading.Event,
+        wake: threading.Event,
+    ) -> None:  # fmt: skip
         well = False
         try:
+            serve(stop, wake)
+            well = True
+        finally:
+            if not well:  # the supervisor starts a fresh engine; a half-dead one would serve the others only
+                self._died.append(name)
+                stop.set()
+
+    def _chores(self, stop: threading.Event, wake: threading.Event) -> None:
+        while not stop.is_set():
+            for chore in self.chores:
+                try:
+                    chore()
+                except (HeroesError, sa.exc.DBAPIError) as error:
+                    LOG.warning("%s", error)
+            wake.wait(SCAN_S)
+            wake.clear()
+
+    def _serve(self, name: str, clusters: Clusters, holder: str) -> Callable[[threading.Event, threading.Event], None]:
+        def serve(stop: threading.Event, wake: threading.Event) -> None:
             with threads(name) as executor:
                 desk = Desk(
                     name, self.database, self.sites, self.mover, clusters, self.settings, holder, executor, wake.set
                 )
                 self._turns(ClusterEngine(desk), stop, wake)
                 desk.give_back()
-            well = True
-        finally:
-            if not well:  # the supervisor starts a fresh engine; a half-dead one would serve the others only
-                self._died.append(name)
-                stop.set()
+
+        return serve
 
     def _turns(self, engine: ClusterEngine, stop: threading.Event, wake: threading.Event) -> None:
         while not stop.is_set():
@@ -211,8 +235,3 @@ class Engine:
 
     def _tail(self, cluster: str, key: str, stream: str, offset: int, limit: int) -> Chunk:
         return self.sites.open(cluster).tail(key, stream, offset, limit)
-
-    def _probe(self, cluster: str) -> dict[str, object]:
-        if self.probe is None:
-            raise StoreBusy("this engine cannot probe clusters", hint="Ask the platform's operators.")
-        return self.probe(cluster)

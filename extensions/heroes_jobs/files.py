@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable
 
 import sqlalchemy as sa
+
 from heroes_core.store import metadata, name_column
 from heroes_core.work import Work
 

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from heroes.api.errors import InvalidTransition
-from heroes_spawners.site import Mount
 
+from heroes.api.errors import InvalidTransition
 from heroes_jobs.machine import step
 from heroes_jobs.model import (
     FINAL,
@@ -35,6 +34,7 @@ from heroes_jobs.states import (
     state_from_json,
     state_to_json,
 )
+from heroes_spawners.site import Mount
 
 
 def instant(at: float | None) -> datetime | None:
@@ -56,6 +56,7 @@ class Followed:
     target: str
     state: State
     halted: bool = False
+    job_id: str = ""
     submitted_at: datetime | None = None
     moved_bytes: int = 0
     mounts: tuple[Mount, ...] | None = None
@@ -71,6 +72,7 @@ class Followed:
         return cls(
             row.key, spec_from_json(row.spec), reservation_from_json(row.reservation), row.reservation_key,
             row.ordinal, row.retry_of, row.created_at, row.target, state_from_json(row.state), bool(row.halted),
+            row.job_id,
             row.submitted_at, row.moved_bytes, told_phase=Phase(row.status),
         )  # fmt: skip
 
@@ -95,6 +97,7 @@ class Followed:
             return False
         changed = state != self.state
         self.state = state
+        self.job_id = getattr(state, "job_id", "") or self.job_id
         for instruction in instructions:
             if isinstance(instruction, Tell):
                 self.stories.append((event.at, instruction.text))
@@ -121,7 +124,7 @@ class Followed:
             "_halted": int(self.halted),
             "_state": state_to_json(state),
             "_reason": state.reason if isinstance(state, Ended) else getattr(state, "why", ""),
-            "_job_id": getattr(state, "job_id", ""),
+            "_job_id": self.job_id,
             "_submitted_at": self.submitted_at,
             "_started_at": instant(outcome.started_at) if outcome else self._started(),
             "_ended_at": instant(state.at) if isinstance(state, Ended) else None,

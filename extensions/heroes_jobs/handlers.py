@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
+
 from heroes.api import jobs as api
 from heroes.api.model import Empty
 from heroes.api.units import Money, Seconds
 from heroes_core.module import Call, Module
-
 from heroes_jobs import service, store
 from heroes_jobs.rpc import Engines
 

@@ -6,18 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from heroes.api.units import Joules, Money
+
+from heroes.api.units import Joules
 from heroes_budget import service as budget
 from heroes_core.work import Work
-from heroes_spawners.site import TERMINAL
-from heroes_telemetry import service as telemetry
-
 from heroes_jobs import store
 from heroes_jobs.desk import Desk
 from heroes_jobs.model import reservation_from_json, spec_from_json
 from heroes_jobs.polling import outcome
-from heroes_jobs.settlement import Bill, bill
+from heroes_jobs.settlement import Charge, charge
 from heroes_jobs.states import Outcome
+from heroes_spawners.site import TERMINAL
+from heroes_telemetry import service as telemetry
 
 EVERY_S = 3600.0
 TOGETHER = 200
@@ -55,16 +55,17 @@ def _finalise(desk: Desk) -> None:
 
 def _final(work: Work, row: sa.Row[Any], told: Outcome | None) -> None:
     """What was observed stands, unless accounting came to know better: then the difference is a new entry."""
-    final = _bill(work, row, told) if told else None
+    final = _charge(work, row, told) if told else None
     if final is not None and final.amount.micros != row.cost:
-        budget.correct(work, row.reservation_key, final.amount, "accounting differs from what was observed")
-        work.audit(row.organisation, "engine", "jobs.corrected", row.key, was=row.cost, now=final.amount.micros)
-    cost = final.amount if final else Money(micros=row.cost, currency=row.currency)
-    store.finalise(work, row.key, cost.micros, final.elapsed_s if final else row.elapsed_s)
+        now = budget.correct(work, row.reservation_key, final.amount, "accounting differs from what was observed")
+        work.audit(row.organisation, "engine", "jobs.corrected", row.key, was=row.cost, now=now.micros)
+        store.finalise(work, row.key, now.micros, final.elapsed_s)
+        return
+    store.finalise(work, row.key, row.cost, row.elapsed_s)
 
 
-def _bill(work: Work, row: sa.Row[Any], told: Outcome) -> Bill:
+def _charge(work: Work, row: sa.Row[Any], told: Outcome) -> Charge:
     figure = telemetry.energy(work, row.key)
     joules: Joules | None = figure.joules if figure else None
     held, spec = reservation_from_json(row.reservation), spec_from_json(row.spec)
-    return bill(held, spec.shape, told, row.moved_bytes, joules)
+    return charge(held, spec.shape, told, row.moved_bytes, joules)

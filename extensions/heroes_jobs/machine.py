@@ -16,9 +16,6 @@ from dataclasses import replace
 from typing import Any
 
 from heroes.api.errors import InvalidTransition
-from heroes_spawners.site import TERMINAL, Refusal
-from heroes_spawners.site import State as JobState
-
 from heroes_jobs import endings
 from heroes_jobs.model import Phase, Rules
 from heroes_jobs.states import (
@@ -65,6 +62,8 @@ from heroes_jobs.states import (
     Void,
     Waiting,
 )  # fmt: skip
+from heroes_spawners.site import TERMINAL, Refusal
+from heroes_spawners.site import State as JobState
 
 Edge = Callable[[Any, Any, Rules], Step]
 _EDGES: dict[tuple[type[Any], type[Any]], Edge] = {}

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from heroes_spawners.site import Listing, SiteFile
-
 from heroes_jobs import endings
 from heroes_jobs.model import OutputSpec
+from heroes_spawners.site import Listing, SiteFile
 
 #: The scheduler's output files as they stand among the results; always delivered, never matched by a glob.
 STREAMS = ("stdout.txt", "stderr.txt")

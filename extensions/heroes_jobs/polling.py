@@ -8,11 +8,6 @@ from typing import Any
 
 from heroes.api.ids import ULID
 from heroes_core.work import Work
-from heroes_spawners.site import TERMINAL, Claim, Poll
-from heroes_spawners.site import Accounted as Account
-from heroes_spawners.site import Queued as Entry
-from heroes_spawners.site import State as JobState
-
 from heroes_jobs import endings, store
 from heroes_jobs.desk import Desk
 from heroes_jobs.following import Followed
@@ -37,6 +32,10 @@ from heroes_jobs.states import (
     Unclaimed,
     Unsure,
 )
+from heroes_spawners.site import TERMINAL, Claim, Poll
+from heroes_spawners.site import Accounted as Account
+from heroes_spawners.site import Queued as Entry
+from heroes_spawners.site import State as JobState
 
 TOMBSTONE = "tombstone"
 #: Keys in one question.

@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from heroes_data.model import Moved, ObjectRef, SealedFolder
-from heroes_spawners.site import Site
-
 from heroes_jobs.model import Rules
+from heroes_spawners.site import Site
 
 
 class Sites(Protocol):

@@ -1,4 +1,4 @@
-"""Questions that only the engine which holds a cluster can answer: the tail of a log, a probe on demand.
+"""Questions that only the engine which holds a cluster can answer: the tail of a log.
 
 One question a connection, one JSON object a line. The server greets with a nonce; the question carries an HMAC-SHA-256
 of nonce and question under the shared secret, so that neither a stranger on the machine nor a replay is answered.
@@ -156,11 +156,6 @@ class Engines:
         """Part of a log of an attempt, as it stands at the cluster."""
         told = self._ask(address, "tail", cluster=cluster, key=key, stream=stream, offset=offset, limit=limit)
         return Chunk(base64.b64decode(told["data"]), told["next_offset"])
-
-    def probe(self, address: str | None, cluster: str) -> dict[str, Any]:
-        """What a cluster can do, asked of it now."""
-        found: dict[str, Any] = self._ask(address, "probe", cluster=cluster)
-        return found
 
     def _ask(self, address: str | None, function: str, **arguments: Any) -> Any:
         if not address:

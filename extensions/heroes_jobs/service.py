@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+
 from heroes.api.errors import Conflict, InvalidSpec, NotFound
 from heroes.api.ids import new_ulid
 from heroes.api.units import Money
 from heroes_budget import service as budget
 from heroes_budget.model import Payer, Want
 from heroes_core.work import Caller, Work
-
 from heroes_jobs import endings, store
 from heroes_jobs.model import (
     AttemptNews,
@@ -71,6 +71,24 @@ def create_all(work: Work, wanted: Sequence[tuple[JobSpec, Reservation]]) -> lis
         budget.reserve_all(work, _payer(wanted[0][0]), wants)
     store.add_attempts(work, rows)
     return [want.key for want in wants]
+
+
+def _payer(spec: JobSpec) -> Payer:
+    return Payer(organisation=spec.organisation, project=spec.project, user=spec.user)
+
+
+def create_all(work: Work, specs: Sequence[tuple[JobSpec, Reservation]]) -> list[str]:
+    """Held attempts of many steps of one payer at the cost of one: all of them or, with OverBudget, none."""
+    if not specs:
+        return []
+    keys = [new_ulid() for _ in specs]
+    wants = [
+        Want(key, held.provider, held.amount, held.lines, held.price, spec.cluster)
+        for key, (spec, held) in zip(keys, specs, strict=True)
+    ]
+    budget.reserve_all(work, _payer(specs[0][0]), wants)
+    store.add_attempts(work, [_row(work, key, *each) for key, each in zip(keys, specs, strict=True)])
+    return keys
 
 
 def _payer(spec: JobSpec) -> Payer:

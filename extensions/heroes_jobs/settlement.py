@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from heroes.api.units import CoreSeconds, Gibibytes, GpuSeconds, Joules, Money, NodeSeconds, Usage
-from heroes_spawners.site import Shape
-from heroes_telemetry.model import Bounds, EnergyFigure
-
 from heroes_jobs.model import Reservation
 from heroes_jobs.states import Exit, Outcome
+from heroes_spawners.site import Shape
+from heroes_telemetry.model import Bounds, EnergyFigure
 
 GIB = 2**30
 #: Longest energy report that is read: it comes from the site and is not trusted.
@@ -19,7 +18,7 @@ REPORT_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True)
-class Bill:
+class Charge:
     """The amount, its lines in micro-units, and the wall time (s) that it is for."""
 
     amount: Money
@@ -35,7 +34,7 @@ def elapsed(outcome: Outcome) -> float:
     return 1.0 if outcome.started_at is not None else 0.0
 
 
-def bill(held: Reservation, shape: Shape, outcome: Outcome, moved_bytes: int, energy: Joules | None) -> Bill:
+def charge(held: Reservation, shape: Shape, outcome: Outcome, moved_bytes: int, energy: Joules | None) -> Charge:
     """The price of what was allocated (of what was asked for, where the scheduler does not say) and moved."""
     seconds = elapsed(outcome)
     cpus = outcome.cpus or shape.tasks * shape.cpus_per_task
@@ -49,7 +48,7 @@ def bill(held: Reservation, shape: Shape, outcome: Outcome, moved_bytes: int, en
         uses=1 if seconds else 0,
     )
     lines = held.price.lines(usage, up=False, rate=held.rate)
-    return Bill(Money(micros=sum(lines.values()), currency=held.amount.currency), lines, seconds)
+    return Charge(Money(micros=sum(lines.values()), currency=held.amount.currency), lines, seconds)
 
 
 def report(left: Exit | None) -> dict[str, Any] | None:

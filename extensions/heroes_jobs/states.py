@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from heroes_jobs.model import Phase
 from heroes_spawners.site import Refusal
 from heroes_spawners.site import State as JobState
-
-from heroes_jobs.model import Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from heroes_core.store import Instant, JSONText, metadata, name_column
-from heroes_core.work import Work
 
 import heroes_jobs.files  # noqa: F401 - its table belongs to this module
+from heroes_core.store import Instant, JSONText, metadata, name_column
+from heroes_core.work import Work
 
 attempt = sa.Table(
     "attempt",

@@ -6,9 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from heroes.api.errors import Conflict, HeroesError, Refused, Unavailable
-from heroes_spawners.runtime.job import tags
-from heroes_spawners.site import Accepted, Answer, Declined, Job, Refusal, Submission, Unknown
-
 from heroes_jobs import endings, files, store
 from heroes_jobs.desk import Desk
 from heroes_jobs.following import Followed, instant
@@ -26,6 +23,8 @@ from heroes_jobs.states import (
     Unsure,
     Waiting,
 )
+from heroes_spawners.runtime.job import tags
+from heroes_spawners.site import Accepted, Answer, Declined, Job, Refusal, Submission, Unknown
 
 LANE = ("submit",)
 

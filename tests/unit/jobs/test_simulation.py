@@ -264,5 +264,3 @@ def test_a_seed_tells_the_same_story_twice(play: Callable[..., tuple[History, Wo
     first, second = play(7)[0], play(7)[0]
     assert first.clock.now() == second.clock.now()
     assert [number for _, number, _ in first.site.submissions] == [n for _, n, _ in second.site.submissions]
-
-
