@@ -1,1 +1,1 @@
-
+"""Clusters: enrolment, service accounts, queues with price and power, health."""
