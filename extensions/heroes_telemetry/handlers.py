@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from heroes.api import telemetry as api
 from heroes_core.module import Call, Module
-
 from heroes_telemetry import service
 
 MODULE = Module("telemetry", api.OPERATIONS)

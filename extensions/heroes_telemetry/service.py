@@ -8,7 +8,6 @@ from typing import Any
 from heroes.api import telemetry as api
 from heroes.api.errors import NotFound
 from heroes_core.work import Caller, Work
-
 from heroes_telemetry import store
 from heroes_telemetry.model import Bounds, EnergyFigure, read
 

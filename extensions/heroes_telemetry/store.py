@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+
 from heroes.api.units import Joules
 from heroes_core.store import Instant, metadata, name_column
 from heroes_core.work import Work
-
 from heroes_telemetry.model import EnergyFigure
 
 energy = sa.Table(

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -81,15 +82,18 @@ class Group:
     client: Client
     name: str
 
-    def __getattr__(self, name: str) -> Method:
-        operation = contract.by_name().get(f"{self.name}.{name}")
-        if operation is None:
-            raise AttributeError(f"the contract has no operation {self.name}.{name}")
-        return Method(self.client, operation)
+    def __getattr__(self, name: str) -> Any:
+        whole = f"{self.name}.{name}"
+        operation = _methods().get(whole)
+        if operation is not None:
+            return Method(self.client, operation)
+        if any(each.startswith(f"{whole}.") for each in _methods()):
+            return Group(self.client, whole)
+        raise AttributeError(f"the contract has no operation {whole}")
 
     def __dir__(self) -> list[str]:
-        prefix = f"{self.name}."
-        return [name.removeprefix(prefix) for name in contract.by_name() if name.startswith(prefix)]
+        begin = f"{self.name}."
+        return sorted({each.removeprefix(begin).partition(".")[0] for each in _methods() if each.startswith(begin)})
 
 
 class Method:
@@ -112,9 +116,15 @@ class Method:
         return f"<{self._operation.name}{self.__signature__}: {self._operation.summary}>"
 
 
+@cache
+def _methods() -> dict[str, Operation]:
+    """Operations by name, as Python can write it."""
+    return {name.replace("-", "_"): operation for name, operation in contract.by_name().items()}
+
+
 def groups() -> list[str]:
     """First words of the operations' names."""
-    return sorted({name.partition(".")[0] for name in contract.by_name()})
+    return sorted({name.partition(".")[0] for name in _methods()})
 
 
 def signature(operation: Operation) -> inspect.Signature:

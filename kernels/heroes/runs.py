@@ -87,6 +87,11 @@ class Run(Viewable):
         return self._instance
 
     @property
+    def seen(self) -> api.Instance:
+        """The run as it was when it was last read."""
+        return self._instance or self.refresh()
+
+    @property
     def state(self) -> str:
         """waiting, running, done, failed or cancelled."""
         return self.instance.state

@@ -1,4 +1,4 @@
-"""The whole contract: the operations of every module, in one place. Client, command line and OpenAPI are made from it."""
+"""The whole contract: the operations of every module. Client, command line and OpenAPI are made from it."""
 
 from __future__ import annotations
 
@@ -46,4 +46,6 @@ def operation(name: str) -> Operation:
     try:
         return by_name()[name]
     except KeyError:
-        raise NotFound(f"The contract has no operation {name!r}.", hint="`heroes openapi` prints all of them.") from None
+        raise NotFound(
+            f"The contract has no operation {name!r}.", hint="`heroes openapi` prints all of them."
+        ) from None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from heroes.api.errors import NotFound
 from heroes.api.ids import ULID
 from heroes.api.model import Model
 from heroes.api.registry import SIGNED_IN, Operation
 from heroes.api.units import Joules
-from pydantic import Field
 
 
 class Energy(Model):

@@ -54,6 +54,7 @@ def _as_command(given: Any) -> click.Command:
     import typer
 
     made: Any = typer.main.get_command(given)
+    made.name = given.info.name if isinstance(given.info.name, str) else made.name
     return made  # type: ignore[no-any-return]
 
 
@@ -95,8 +96,11 @@ _GROUPS = {
     "job": "What single jobs used.",
     "organisation": "Organisations of the platform.",
     "project": "Projects of the organisation.",
+    "exchange-rate": "What one currency is worth in another.",
+    "queue": "Queues of a cluster.",
     "role": "Roles and who has them.",
     "run": "Runs of workflows.",
+    "service-account": "What the platform uses at a cluster: accounts and their keys.",
     "token": "Tokens of program users.",
     "user": "Users of the organisation.",
     "workflow": "Workflows: find, place, submit, publish.",

@@ -132,13 +132,15 @@ def positional(operation: Operation) -> tuple[str, ...]:
     """Fields that are written without a name: those in the path, and those that must name a thing."""
     fields = operation.request.model_fields.items()
     naming = [name for name, field in fields if name in _NAMING and field.is_required()]
+    if "name" in naming:
+        naming = [name for name in naming if name != "user"]  # a user of the thing named, not the thing
     return (*operation.path_fields, *(name for name in naming if name not in operation.path_fields))
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
     kind = bare(field.annotation)
     flag = "--" + name.replace("_", "-")
-    words = [flag, name] + ([_SHORT[name]] if name in _SHORT else [])
+    words = [flag, name] + ([_SHORT[name]] if name in _SHORT and kind is not Money else [])
     common: dict[str, Any] = {"help": _help(field), "required": field.is_required(), "default": None}
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], **common)

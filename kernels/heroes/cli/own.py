@@ -74,7 +74,7 @@ def submit(workflow: str | None, output: str, decision: str, place: str, follow:
             options = _options(found, workflow, asked)
             run = (options[place] if place else options.best).submit(labels=labels)
         if not follow:
-            show(run.instance, output)
+            show(run.seen, output)
             return 0
         return _watch(run, output)
 

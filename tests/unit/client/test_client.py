@@ -133,6 +133,13 @@ def test_operations_are_methods(api: FakeApi, client: Client) -> None:
     assert client.user.list.__doc__ == contract.operation("user.list").summary
 
 
+def test_names_that_python_cannot_write(client: Client) -> None:
+    """An operation with a dash in its name, or in a group of a group, is a method too."""
+    assert "heroes.api.clusters" in repr(client.cluster.queue.set)
+    assert client.budget.statement_csv.__doc__ == contract.operation("budget.statement-csv").summary
+    assert {"queue", "list"} <= set(dir(client.cluster))
+
+
 def test_a_bad_field_never_leaves(api: FakeApi, client: Client) -> None:
     """A field of the wrong type is refused here, by name."""
     with pytest.raises(InvalidSpec, match="limit"):

@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import heroes_ear
 import pytest
+
+import heroes_ear
 from heroes_ear import compile as compiling
 
 

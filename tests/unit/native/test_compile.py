@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import heroes_ear
 import pytest
+
+import heroes_ear
 from heroes_ear import compile as compiling
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from heroes_ear.report import EnergyReport, read_report
 
 WATTS = ("--idle-watts=100", "--busy-watts=300")

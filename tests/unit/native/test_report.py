@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from heroes_ear.report import MAX_BYTES, MAX_LINES, EnergyReport, read_report
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heroes_ear.report import MAX_BYTES, MAX_LINES, EnergyReport, read_report
 
 GOOD = {
     "format": "heroes-energy",

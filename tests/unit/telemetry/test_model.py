@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from heroes.api.units import Joules, Watts
-from heroes_telemetry.model import Bounds, read
 from hypothesis import given
 from hypothesis import strategies as st
+
+from heroes.api.units import Joules, Watts
+from heroes_telemetry.model import Bounds, read
 
 GOOD: dict[str, Any] = {
     "format": "heroes-energy",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from heroes.api.errors import NotFound
 from heroes.api.ids import new_ulid
 from heroes.api.telemetry import AskFigures
@@ -11,7 +12,6 @@ from heroes_core.module import Call, Services
 from heroes_core.work import Caller, Database
 from heroes_telemetry import handlers, service
 from heroes_telemetry.model import Bounds, EnergyFigure
-
 from tests.unit.telemetry.test_model import GOOD
 
 ADA = Caller(organisation="acme", user="ada", rights=frozenset({"submit"}))
