@@ -36,7 +36,7 @@ def policies(_call: Call, _request: Empty) -> api.Policies:
     """What is shipped."""
     return api.Policies(
         items=tuple(
-            api.Policy(name=name, summary=summary, default=name == DEFAULT_POLICY)  # type: ignore[arg-type]
+            api.Policy(name=name, summary=summary, default=name == DEFAULT_POLICY)
             for name, (summary, _) in POLICIES.items()
         )
     )

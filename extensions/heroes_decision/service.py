@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from heroes.api import decision as api
 from heroes.api.decision import Weights
-from heroes.api.errors import Conflict, InvalidSpec, NoPlacement, NotFound, OverBudget
+from heroes.api.errors import Conflict, NoPlacement, NotFound, OverBudget
 from heroes.api.ids import new_ulid
 from heroes.api.units import Money
 from heroes_applications import service as applications
@@ -29,11 +29,12 @@ from heroes_data import service as data
 from heroes_data.model import ObjectRef
 from heroes_data.ports import ObjectStore
 from heroes_decision import history, places, store
-from heroes_decision.model import DEFAULT_POLICY, POLICIES, Figures, Terms, pareto, scores, why_lost, why_won
+from heroes_decision.model import DEFAULT_POLICY, MODEL, POLICIES, Figures, Terms, pareto, scores, why_lost, why_won
 from heroes_decision.places import Here, JobFigures, No
 from heroes_identity import service as identity
 from heroes_jobs import service as jobs
 from heroes_jobs.model import Reservation
+from heroes_marketplace import service as marketplace
 
 #: How long a decision is good for.
 VALID = timedelta(minutes=15)
@@ -96,7 +97,7 @@ def look_up(database: Database, objects: ObjectStore, caller: Caller, request: a
         for bucket in {bucket for bucket, _ in wanted}:
             data.check_readable(work, caller, bucket)
     found = {
-        (bucket, key): data.object_ref(objects, caller.organisation, bucket, key) for bucket, key in sorted(wanted)
+        (bucket, key): data.object_info(objects, caller.organisation, bucket, key) for bucket, key in sorted(wanted)
     }
     return Asked(request, published, plans, found)
 
@@ -195,12 +196,11 @@ def _heres(work: Work, organisation: str, wanted: Iterable[clusters.Place]) -> l
         if cluster.name not in loads:
             loads[cluster.name] = jobs.load(work, cluster.name)
         free, total = loads[cluster.name].get(queue.partition, (-1, -1))
-        try:
-            rate = clusters.exchange_rate(work, queue.price.currency, currency)
-        except InvalidSpec as unknown:
-            place, rate = replace(place, closed=unknown.message), Decimal(1)
-        terms = Terms(queue.price, queue.power, queue.pue, queue.carbon_g_per_kwh, currency, rate)
-        found.append(Here(place, terms, free, total, data.bandwidth(work, cluster.name)))
+        rate = marketplace.exchange_rate(work, queue.price.currency, currency)
+        if rate is None:
+            place = replace(place, closed=f"no exchange rate from {queue.price.currency} to {currency} is set")
+        terms = Terms(queue.price, queue.power, queue.pue, queue.carbon_g_per_kwh, currency, rate or Decimal(1))
+        found.append(Here(place, terms, free, total, data.bandwidth(work, cluster.name).get("stage-in", 0.0)))
     return found
 
 
@@ -293,7 +293,7 @@ def _answer(
         id=new_ulid(),
         template=asked.published.name,
         version=asked.published.version,
-        policy=asked.policy,  # type: ignore[arg-type]
+        policy=asked.policy,
         weights=asked.weights,
         created_at=work.now,
         expires_at=work.now + VALID,
@@ -323,7 +323,7 @@ def _alternative(candidate: _Candidate, rank: int, score: float, front: bool, wh
         pareto=front,
         why=why,
         evidence=api.Evidence(
-            level=weakest.known.level, jobs=weakest.known.jobs, model=places.MODEL, power=here.terms.power.source
+            level=weakest.known.level, jobs=weakest.known.jobs, model=MODEL, power=here.terms.power.source
         ),
         budget=candidate.budget,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from heroes.api import marketplace as api
 from heroes_clusters.model import Agreement
@@ -55,3 +56,21 @@ def listing(work: Work, organisation: str) -> api.Agreements:
             for row in store.of(work, organisation)
         )
     )
+
+
+def configure_rates(work: Work, rates: Mapping[tuple[str, str], Decimal], organisation: str, actor: str) -> None:
+    """Make the stored exchange rates those of the settings: {(source, target): units of target for one of source}."""
+    held = store.rates(work)
+    for (source, target), rate in sorted(rates.items()):
+        if held.get((source, target)) != str(rate):
+            store.set_rate(work, source, target, str(rate))
+            work.audit(organisation, actor, "exchange.rate", f"{source}/{target}", rate=str(rate))
+
+
+def exchange_rate(work: Work, source: str, target: str) -> Decimal | None:
+    """Units of `target` for one of `source`, None where the settings give none. A price is converted once, at
+    submission, and the rate is kept with the reservation."""
+    if source == target:
+        return Decimal(1)
+    rate = store.rates(work).get((source, target))
+    return None if rate is None else Decimal(rate)

@@ -20,6 +20,28 @@ agreement = sa.Table(
     sa.Column("since", Instant, nullable=False),
 )
 
+#: Units of `target` for one unit of `source`, as a decimal string.
+exchange_rate = sa.Table(
+    "exchange_rate",
+    metadata,
+    sa.Column("source", sa.String(3), primary_key=True),
+    sa.Column("target", sa.String(3), primary_key=True),
+    sa.Column("rate", sa.String(40), nullable=False),
+)
+
+
+def rates(work: Work) -> dict[tuple[str, str], str]:
+    """Every rate."""
+    rows = work.execute(sa.select(exchange_rate)).all()
+    return {(row.source, row.target): row.rate for row in rows}
+
+
+def set_rate(work: Work, source: str, target: str, rate: str) -> None:
+    """Set one rate."""
+    same = sa.and_(exchange_rate.c.source == source, exchange_rate.c.target == target)
+    work.execute(sa.delete(exchange_rate).where(same))
+    work.execute(sa.insert(exchange_rate).values(source=source, target=target, rate=rate))
+
 
 def of(work: Work, organisation: str) -> Sequence[sa.Row[Any]]:
     """The agreements of an organisation."""

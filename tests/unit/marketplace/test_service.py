@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import sqlalchemy as sa
 
 from heroes_core.store import audit_record
@@ -45,3 +47,15 @@ def test_changes_of_the_settings_are_audited_once(database: Database) -> None:
     with database.write() as work:
         service.configure(work, [Agreed("acme", "alpha", "*", "new terms")], "settings")
     assert actions(database)[2:] == [("agreement.made", "alpha/*"), ("agreement.ended", "cumulus/spot")]
+
+
+def test_exchange_rates_follow_the_settings(database: Database) -> None:
+    """A rate is kept exactly; a changed one replaces it and is audited, the same one is not."""
+    for rate in ("0.92", "0.92", "0.95"):
+        with database.write() as work:
+            service.configure_rates(work, {("USD", "EUR"): Decimal(rate)}, "acme", "settings")
+    with database.read() as work:
+        assert service.exchange_rate(work, "USD", "EUR") == Decimal("0.95")
+        assert service.exchange_rate(work, "EUR", "EUR") == 1
+        assert service.exchange_rate(work, "CHF", "EUR") is None
+    assert actions(database) == [("exchange.rate", "USD/EUR")] * 2
