@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from typing import Any
 
 from heroes_clusters import service
 from heroes_core.work import Database
@@ -35,10 +37,15 @@ class Enrolled:
             name: QueueFacts(queue.partition or name, queue.max_jobs, queue.max_cores, queue.options)
             for name, queue in queues.items()
         }
-        waits = {name: value for name, value in one.waits.items() if name in _WAITS}
-        return ClusterFacts(cluster, one.organisation, known, replace(self.rules, **waits))
+        return ClusterFacts(cluster, one.organisation, known, _rules(self.rules, one.waits))
 
     def reached(self, cluster: str, unreachable_since: datetime | None, trouble: str) -> None:
         """Note whether a cluster answers."""
         with self.database.write() as work:
             service.reached(work, cluster, unreachable_since, trouble)
+
+
+def _rules(rules: Rules, waits: Mapping[str, float]) -> Rules:
+    """The rules with a cluster's own waits in seconds, and counts, put in."""
+    known: dict[str, Any] = {name: value for name, value in waits.items() if name in _WAITS}
+    return replace(rules, **known)

@@ -27,6 +27,8 @@ from heroes_jobs.rpc import Server
 from heroes_jobs.states import Ending, Queued, StagingOut, Stopping, Submitting, Unsure, Waiting
 from heroes_spawners.site import Chunk
 
+#: What a thread of the engine does, given when to stop and what wakes it.
+Serve = Callable[[threading.Event, threading.Event], None]
 LOG = logging.getLogger("heroes.jobs")
 #: How much longer each poll without news makes the next wait.
 SLOWER = 1.5
@@ -184,10 +186,7 @@ class Engine:
         for wake in list(self._wakes.values()):
             wake.set()
 
-    def _guarded(
-        self, name: str, serve: Callable[[threading.Event, threading.Event], None], stop: threading.Event,
-        wake: threading.Event,
-    ) -> None:  # fmt: skip
+    def _guarded(self, name: str, serve: Serve, stop: threading.Event, wake: threading.Event) -> None:
         well = False
         try:
             serve(stop, wake)
@@ -207,7 +206,7 @@ class Engine:
             wake.wait(SCAN_S)
             wake.clear()
 
-    def _serve(self, name: str, clusters: Clusters, holder: str) -> Callable[[threading.Event, threading.Event], None]:
+    def _serve(self, name: str, clusters: Clusters, holder: str) -> Serve:
         def serve(stop: threading.Event, wake: threading.Event) -> None:
             with threads(name) as executor:
                 desk = Desk(

@@ -31,8 +31,6 @@ from heroes_jobs.states import Ended, Held, state_to_json
 
 StepHook = Callable[[Work, AttemptNews], None]
 _HOOKS: list[StepHook] = []
-#: Outbox kind: attempts changed what is wanted of them. Nobody has to read it; it wakes the engine.
-WANTED = "jobs.wanted"
 
 
 def register(hook: StepHook) -> None:
@@ -77,24 +75,6 @@ def _payer(spec: JobSpec) -> Payer:
     return Payer(organisation=spec.organisation, project=spec.project, user=spec.user)
 
 
-def create_all(work: Work, specs: Sequence[tuple[JobSpec, Reservation]]) -> list[str]:
-    """Held attempts of many steps of one payer at the cost of one: all of them or, with OverBudget, none."""
-    if not specs:
-        return []
-    keys = [new_ulid() for _ in specs]
-    wants = [
-        Want(key, held.provider, held.amount, held.lines, held.price, spec.cluster)
-        for key, (spec, held) in zip(keys, specs, strict=True)
-    ]
-    budget.reserve_all(work, _payer(specs[0][0]), wants)
-    store.add_attempts(work, [_row(work, key, *each) for key, each in zip(keys, specs, strict=True)])
-    return keys
-
-
-def _payer(spec: JobSpec) -> Payer:
-    return Payer(organisation=spec.organisation, project=spec.project, user=spec.user)
-
-
 def _reserve(work: Work, reservation_key: str, spec: JobSpec, held: Reservation) -> None:
     lines = dict(held.lines)
     budget.reserve(work, reservation_key, _payer(spec), held.provider, held.amount, lines, held.price, spec.cluster)
@@ -125,7 +105,7 @@ def start(work: Work, keys: Sequence[str]) -> list[str]:
     """Held attempts are wanted now; which of `keys` were held."""
     moved = store.aim(work, keys, Target.RUNNING, "", only=Target.HELD)
     if moved:
-        work.emit(WANTED, "", moved[0], count=len(moved))
+        work.wake()
     return moved
 
 
@@ -166,7 +146,7 @@ def cancel(work: Work, keys: Sequence[str], actor: str) -> list[str]:
         _end_held(work, row, actor)
     others = store.aim(work, [key for key in keys if key not in held], Target.CANCELLED, actor, only=Target.RUNNING)
     if others:
-        work.emit(WANTED, "", others[0], count=len(others))
+        work.wake()
     return [key for key in keys if key in held or key in others]
 
 
@@ -206,7 +186,7 @@ def resolve(work: Work, caller: Caller, key: str, how: str) -> None:
     changed = sa.update(store.attempt).where(store.attempt.c.key == key)
     told = {"how": how, "actor": caller.actor}
     work.execute(changed.values(resolution=told, nudged=store.attempt.c.nudged + 1, live=1, halted=0))
-    work.emit(WANTED, "", key, count=1)
+    work.wake()
 
 
 # -------------------------------------------------------------------------------------------------------------- look

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from heroes.api.errors import InvalidTransition
 from heroes_jobs import endings
 from heroes_jobs.machine import Want, step, wants

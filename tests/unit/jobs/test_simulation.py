@@ -11,6 +11,9 @@ from itertools import count
 
 import pytest
 import sqlalchemy as sa
+
+from heroes_budget import books
+from heroes_budget.store import ledger_entry
 from heroes_core.migrate import load_tables
 from heroes_core.work import Database
 from heroes_jobs import desk as desk_module
@@ -18,7 +21,6 @@ from heroes_jobs import service, store
 from heroes_jobs.model import Phase
 from heroes_spawners.site import Answer, Claim, Declined, Job, Refusal, State, Submission, Unknown
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
-
 from tests.unit.jobs.world import World, spec, world
 
 SEEDS = range(200)
@@ -218,7 +220,19 @@ def _faults(history: History, here: World) -> list[str]:
             wrong.append(f"{row.key} costs {row.cost} and never ran")
         if row.status == Phase.LOST and row.cost:
             wrong.append(f"{row.key} was lost and costs {row.cost}")
-    return wrong + _forgotten(history, rows)
+    return wrong + _forgotten(history, rows) + _imbalance(here, rows)
+
+
+def _imbalance(here: World, rows: list[sa.Row[tuple[object, ...]]]) -> list[str]:
+    """Where books and attempts disagree."""
+    with here.database.read() as work:
+        proof = books.verify(work)
+        keys = [row.reservation_key for row in rows]
+        chosen = sa.select(ledger_entry.c.key, ledger_entry.c.amount).where(ledger_entry.c.key.in_(keys))
+        charged = Counter({key: amount for key, amount in work.execute(chosen.where(ledger_entry.c.step == 1)).all()})
+    wrong = [f"{row.key} costs {row.cost}, entered as {charged[row.reservation_key]}" for row in rows
+             if charged[row.reservation_key] != row.cost]  # fmt: skip
+    return wrong if proof.sound else [*wrong, f"the ledger is not sound: {proof}"]
 
 
 def _forgotten(history: History, rows: list[sa.Row[tuple[object, ...]]]) -> list[str]:

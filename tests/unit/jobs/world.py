@@ -8,8 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from heroes.api.errors import HeroesError, NotFound
 from heroes.api.units import Money, PriceModel
+from heroes_budget import counters
+from heroes_budget.model import ORGANISATION
+from heroes_budget.store import ledger_account, ledger_credit
 from heroes_core.work import Database, Work
 from heroes_data.model import Moved, ObjectRef, SealedFolder, StagedPath
 from heroes_jobs import service, store
@@ -198,7 +203,22 @@ def held(_spec: JobSpec) -> Reservation:
     return Reservation("centre", Money(micros=1_000_000), PRICE)
 
 
+def fund(database: Database, *organisations: str) -> None:
+    """A million EUR of credit for each, as `budget.credit` enters it."""
+    with database.write() as work:
+        for name in organisations:
+            counters.open_account(work, name, "EUR")
+            mine = sa.and_(ledger_account.c.organisation == name, ledger_account.c.id == ORGANISATION)
+            work.execute(sa.update(ledger_account).where(mine).values(ceiling=10**12))
+            row = {"id": f"credit-{name}", "organisation": name, "amount": 10**12, "at": work.now}
+            work.execute(sa.insert(ledger_credit).values(**row, currency="EUR", actor="test", reason="test"))
+
+
 def world(database: Database, clock: FakeClock, site: Any = None, **changes: Any) -> World:
     """A world on `database`, whose clock is set to `clock`."""
     database.clock = clock
+    with database.read() as work:
+        fresh = work.execute(sa.select(ledger_credit.c.id)).first() is None
+    if fresh:
+        fund(database, "acme", "zeta")
     return World(database, clock, site or FakeSite(clock, start_delay_s=0.5), **changes)
