@@ -86,13 +86,13 @@ def _weights(work: Work, caller: Caller, made: str) -> Weights:
 def _create(work: Work, caller: Caller, identity: str, chosen: Chosen) -> list[str]:
     """The first attempt of each job, its worst case reserved."""
     kept: dict[str, tuple[tuple[str, str], ...]] = {}
-    keys = []
+    wanted = []
     for quote in chosen.quotes:
         name = quote.plan.name
         if name not in kept:
             kept[name] = files.keep(work, quote.plan.files)
-        keys.append(jobs.create(work, _spec(caller, identity, chosen, quote, kept[name]), quote.reservation))
-    return keys
+        wanted.append((_spec(caller, identity, chosen, quote, kept[name]), quote.reservation))
+    return jobs.create_all(work, wanted)
 
 
 def _spec(caller: Caller, identity: str, chosen: Chosen, quote: Quote, kept: tuple[tuple[str, str], ...]) -> JobSpec:
