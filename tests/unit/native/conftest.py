@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,26 @@ def site(tmp_path: Path) -> Iterator[Path]:
     folder.chmod(0o777)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+#: A Python program that forbids one system call (numbers on x86_64 and aarch64) and executes its further words.
+FORBID = """
+import ctypes, os, platform, struct, sys
+number = int(sys.argv[1] if platform.machine() == "x86_64" else sys.argv[2])
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+program = Program(len(steps), ctypes.addressof(code))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program)) == 0, ctypes.get_errno()
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+def forbidding(x86_64: int, aarch64: int) -> list[str]:
+    """Words that forbid a system call (EPERM) to the program that follows, as some kernels and containers do."""
+    return [sys.executable, "-S", "-c", FORBID, str(x86_64), str(aarch64)]
 
 
 def user_namespaces_work() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from heroes_ear.report import EnergyReport, read_report
+from tests.unit.native.conftest import forbidding
 
 WATTS = ("--idle-watts=100", "--busy-watts=300")
 BURN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
@@ -53,6 +55,27 @@ def test_cpu_time_of_a_detached_child(earl_run: str, tmp_path: Path, burner: str
     done = tmp_path / "done"
     script = f"setsid sh -c '({burner}; {burner}; touch {done}) &'; while [ ! -e {done} ]; do sleep 0.02; done"
     assert run(earl_run, tmp_path, "sh", "-c", script).cpu_s >= 0.2
+
+
+def test_without_perf_events(earl_run: str, tmp_path: Path, burner: str) -> None:
+    """Where the kernel refuses perf events, the CPU time of children and orphans is counted all the same."""
+    report, done = tmp_path / "energy.json", tmp_path / "done"
+    script = f"(({burner}; touch {done}) &); {burner}; while [ ! -e {done} ]; do sleep 0.02; done; sleep 0.1"
+    words = [*forbidding(298, 241), earl_run, f"--report={report}", *WATTS, "--", "sh", "-c", script]
+    subprocess.run(words, check=True, timeout=60)
+    found = read_report(report.read_text())
+    assert (found.events, found.cpu_source) == ((), "rusage")
+    assert found.cpu_s >= 0.2
+
+
+def test_both_sums_agree(earl_run: str, tmp_path: Path, burner: str) -> None:
+    """The kernel's sum and that of the perf event are within a tenth of each other, and the larger is reported."""
+    run(earl_run, tmp_path, "sh", "-c", f"for i in 1 2 3; do {burner}; done")
+    told = json.loads((tmp_path / "energy.json").read_text())
+    if told["perf_cpu_s"] is None:
+        pytest.skip("no perf events here")
+    assert told["perf_cpu_s"] == pytest.approx(told["cpu_s"], rel=0.1)
+    assert told["cpu_s"] >= told["perf_cpu_s"]
 
 
 def test_cpu_time_of_a_killed_program(earl_run: str, tmp_path: Path) -> None:

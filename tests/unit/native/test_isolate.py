@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.native.conftest import user_namespaces_work
+from tests.unit.native.conftest import forbidding, user_namespaces_work
 
 ROOT = os.geteuid() == 0
 UID = 200001 if ROOT else os.geteuid()
@@ -274,6 +274,14 @@ def test_it_fails_closed(isolate: Isolate, options: tuple[str, ...], said: str) 
     done = isolate.run("echo started", *options)
     assert (done.returncode, done.stdout) == (125, "")
     assert said in done.stderr
+
+
+def test_without_namespaces_nothing_runs(isolate: Isolate) -> None:
+    """Where the kernel refuses namespaces the program does not start: the step is named, the status is 125."""
+    words = [*forbidding(272, 97), *isolate.argv(argv=("/bin/echo", "started"))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "making namespaces" in done.stderr
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can ask for another user")
