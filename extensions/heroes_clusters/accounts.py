@@ -53,6 +53,7 @@ def private_key(work: Work, vault: Vault, name: str) -> str:
 
 
 def owned(work: Work, caller: Caller, name: str) -> Any:
+    """A service account of the caller's organisation, of any for the platform's administrators; `NotFound`."""
     account = store.get_account(work, name)
     if account is None or (account.organisation != caller.organisation and PLATFORM not in caller.rights):
         hint = "List yours: heroes service-account list."

@@ -9,14 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from heroes_spawners.slurm.probe import Findings, probe
-
 from heroes.api.errors import Conflict, HeroesError, Unavailable
 from heroes_clusters import accounts, service, store
 from heroes_clusters.keys import Vault
 from heroes_clusters.model import Cluster
 from heroes_clusters.sites import endpoint
 from heroes_core.work import Database, again
+from heroes_spawners.slurm.probe import Findings, probe
 from heroes_spawners.transport import SshTransport, Transport, fetch_host_key, fingerprint
 
 #: How long after a probe that could not be made the next one is.
@@ -50,8 +49,9 @@ class Enrolments:
             findings = self._ask(replace(one, host_key=host_key), key)
         except (Unavailable, Conflict) as error:
             self._later(one, str(error))
-        except HeroesError:
-            self._keep(lambda work: service.refused(work, one, str(error)))
+        except HeroesError as error:
+            reason = str(error)
+            self._keep(lambda work: service.refused(work, one, reason))
         else:
             facts = {**findings.facts, "host_key_fingerprint": fingerprint(host_key)}
             reach: dict[str, Any] = {"host_key": host_key, "base": findings.base}

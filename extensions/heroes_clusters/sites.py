@@ -40,7 +40,7 @@ class Sites:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, cluster: str) -> Site:
-        """The site of a cluster, the same one each time. `NotFound` where there is none, `LinkDown` while it is probed."""
+        """The site of a cluster, the same one each time. `NotFound`, or `LinkDown` while it is probed."""
         with self.database.read() as work:
             one = service.get(work, cluster)
             key = "" if one.kind == MACHINE else accounts.private_key(work, self.vault, one.service_account)

@@ -119,7 +119,7 @@ class SlurmSite:
             except InvalidSpec as error:
                 answers[index] = Declined(Refusal.PERMANENT, str(error))
         if whole:
-            answers |= zip(whole, self._hand_over(list(whole.values()), epoch), strict=True)
+            answers |= zip(whole, self.hand_over(list(whole.values()), epoch), strict=True)
         return [answers[index] for index in range(len(batch))]
 
     def _ensure_environments(self, batch: Sequence[Submission]) -> None:
@@ -129,7 +129,8 @@ class SlurmSite:
             with suppress(InvalidSpec, NotFound):
                 self._there[name] = ensure_environment(self.transport, self.base, self._facts, name, self._cache)
 
-    def _hand_over(self, batch: Sequence[tuple[Submission, Mapping[str, bytes]]], epoch: int) -> list[Answer]:
+    def hand_over(self, batch: Sequence[tuple[Submission, Mapping[str, bytes]]], epoch: int) -> list[Answer]:
+        """One call with each job's files as they are."""
         try:
             return self._do(commands.submit(self.place, batch, epoch))
         except StoreBusy as error:  # the wrapper says so before its first claim
