@@ -11,14 +11,16 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from heroes_core.migrate import load_tables
+from heroes_core.migrate import upgrade
 from heroes_core.work import Database
 from tests.lab import postgres
+from tests.lab.fixtures import lab
 
 hypothesis.settings.register_profile(
     "here", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("here")
+__all__ = ["lab"]
 AUDIT_KEY = b"a key for tests, of 32 bytes or so"
 
 
@@ -53,7 +55,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _migrate(url: str) -> None:
     database = Database(url, audit_key=AUDIT_KEY)
-    load_tables().create_all(database.engine)
+    upgrade(database)
     database.close()
 
 

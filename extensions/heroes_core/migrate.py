@@ -25,10 +25,7 @@ def load_tables() -> sa.MetaData:
     """The metadata with the tables of every installed module in it."""
     for entry in entry_points(group="heroes.modules"):
         package = entry.value.partition(".")[0]
-        try:
-            import_module(f"{package}.store")
-        except ModuleNotFoundError:
-            continue
+        import_module(f"{package}.store")
     return metadata
 
 

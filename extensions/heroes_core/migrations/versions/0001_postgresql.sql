@@ -1,0 +1,130 @@
+CREATE FUNCTION heroes_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION USING MESSAGE = TG_TABLE_NAME || ' is append-only';
+END $$
+-- next
+CREATE FUNCTION heroes_post(p_organisation text, p_holder text, p_currency text, p_amount bigint)
+RETURNS void LANGUAGE sql AS $$
+    INSERT INTO ledger_account (organisation, holder, period, id, currency, posted)
+        VALUES (p_organisation, p_holder, '', p_holder, p_currency, p_amount)
+        ON CONFLICT (organisation, holder, period)
+        DO UPDATE SET posted = ledger_account.posted + excluded.posted;
+$$
+-- next
+CREATE FUNCTION heroes_reserve(
+    p_key text, p_organisation text, p_project text, p_user text, p_provider text, p_cluster text,
+    p_amount bigint, p_currency text, p_lines text, p_price text, p_at bigint,
+    OUT outcome text, OUT subject text, OUT warned text[]
+) LANGUAGE plpgsql SET enable_bitmapscan = off SET enable_seqscan = off AS $$
+DECLARE
+    past text;
+    refused text;
+    paid_in text;
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(72001, hashtext(p_organisation));
+    WITH changed AS (
+        UPDATE ledger_account a
+        SET pending = a.pending + p_amount,
+            warned_by = CASE WHEN a.warned_by IS NULL AND a.ends IS NOT NULL
+                                  AND (a.posted + a.pending + p_amount) * 5 >= a.ceiling * 4
+                             THEN p_key ELSE a.warned_by END
+        WHERE a.organisation = p_organisation
+          AND a.holder = ANY (ARRAY['1:user:' || p_user, '2:project:' || p_project, '3:organisation', '4:organisation'])
+          AND (a.starts IS NULL OR a.starts <= p_at AND (p_at < a.ends OR left(a.period, 5) <> 'fixed'))
+        RETURNING a.id, a.holder, a.warned_by, a.currency,
+                  p_amount > 0 AND a.posted + a.pending > a.ceiling AS over, p_at >= a.ends AS past
+    )
+    SELECT min(c.id) FILTER (WHERE c.past), min(c.id) FILTER (WHERE c.over),
+           min(c.currency) FILTER (WHERE c.holder = '4:organisation'),
+           array_agg(c.id) FILTER (WHERE c.warned_by = p_key)
+        INTO past, refused, paid_in, warned FROM changed c;
+    subject := coalesce(past, refused);
+    outcome := CASE WHEN paid_in IS DISTINCT FROM p_currency THEN 'account'
+                    WHEN past IS NOT NULL THEN 'past'
+                    WHEN refused IS NOT NULL THEN 'refused'
+                    ELSE 'reserved' END;
+    IF outcome = 'reserved' THEN
+        INSERT INTO ledger_entry
+            (key, step, kind, organisation, project, "user", provider, cluster, debit, credit, amount,
+             currency, at, lines, price)
+            VALUES (p_key, 0, 'reserve', p_organisation, p_project, p_user, p_provider, p_cluster, '4:organisation',
+                    '5:provider:' || p_provider, p_amount, p_currency, p_at, p_lines, p_price)
+            ON CONFLICT DO NOTHING;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        outcome := 'known';
+    ELSIF EXISTS (SELECT FROM ledger_entry e WHERE e.key = p_key AND e.step = 0) THEN
+        outcome := 'known';
+    END IF;
+    -- Nothing was reserved: take back what the UPDATE above did, on the rows that it locked.
+    UPDATE ledger_account a
+        SET pending = a.pending - p_amount,
+            warned_by = CASE WHEN a.id = ANY (warned) THEN NULL ELSE a.warned_by END
+        WHERE a.organisation = p_organisation
+          AND a.holder = ANY (ARRAY['1:user:' || p_user, '2:project:' || p_project, '3:organisation', '4:organisation'])
+          AND (a.starts IS NULL OR a.starts <= p_at AND (p_at < a.ends OR left(a.period, 5) <> 'fixed'));
+    warned := NULL;
+END $$
+-- next
+CREATE FUNCTION heroes_settle(
+    p_key text, p_kind text, p_amount bigint, p_currency text, p_lines text, p_at bigint,
+    OUT outcome text, OUT charged bigint, OUT currency text
+) LANGUAGE plpgsql SET enable_bitmapscan = off SET enable_seqscan = off AS $$
+DECLARE
+    r record;
+    excess bigint;
+    providers bigint;
+BEGIN
+    SELECT * INTO r FROM ledger_entry WHERE key = p_key AND step = 0;
+    IF NOT FOUND THEN
+        outcome := 'unknown';
+        RETURN;
+    END IF;
+    currency := r.currency;
+    IF p_currency <> r.currency THEN
+        outcome := 'currency';
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(72001, hashtext(r.organisation));
+    charged := least(p_amount, r.amount);
+    excess := p_amount - charged;
+    INSERT INTO ledger_entry
+        (key, step, kind, organisation, project, "user", provider, cluster, debit, credit, amount, currency, at,
+         lines)
+        VALUES (p_key, 1, p_kind, r.organisation, r.project, r."user", r.provider, r.cluster, r.debit, r.credit,
+                charged, r.currency, p_at, p_lines)
+        ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        SELECT kind, amount INTO outcome, charged FROM ledger_entry WHERE key = p_key AND step = 1;
+        RETURN;
+    END IF;
+    IF excess > 0 THEN
+        INSERT INTO ledger_entry
+            (key, step, kind, organisation, project, "user", provider, cluster, debit, credit, amount, currency, at)
+            VALUES (p_key, 2, 'overrun', r.organisation, r.project, r."user", r.provider, r.cluster,
+                    '6:platform:overrun', r.credit, excess, r.currency, p_at);
+    END IF;
+    WITH changed AS (
+        UPDATE ledger_account a
+        SET pending = CASE WHEN a.holder = r.credit THEN 0 ELSE a.pending - r.amount END,
+            posted = CASE WHEN a.holder = r.credit THEN a.posted - p_amount ELSE a.posted + charged END
+        WHERE a.organisation = r.organisation
+          AND a.holder = ANY (ARRAY['1:user:' || r."user", '2:project:' || r.project, '3:organisation',
+                                    '4:organisation', r.credit])
+          AND (a.starts IS NULL OR a.starts <= r.at AND r.at < a.ends)
+        RETURNING a.holder
+    )
+    SELECT count(*) FILTER (WHERE holder = r.credit) INTO providers FROM changed;
+    IF providers = 0 THEN
+        PERFORM heroes_post(r.organisation, r.credit, r.currency, -p_amount);
+    END IF;
+    IF excess > 0 THEN
+        PERFORM heroes_post(r.organisation, '6:platform:overrun', r.currency, excess);
+    END IF;
+    outcome := 'done';
+END $$
+-- next
+CREATE TRIGGER ledger_entry_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_entry FOR EACH STATEMENT EXECUTE FUNCTION heroes_append_only()
+-- next
+CREATE TRIGGER ledger_credit_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_credit FOR EACH STATEMENT EXECUTE FUNCTION heroes_append_only()
