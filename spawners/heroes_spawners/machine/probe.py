@@ -15,6 +15,8 @@ from heroes_spawners.isolation import Bind, Facts, View, enclose, lock
 from heroes_spawners.runtime.bundle import PROGRAMS
 
 ENGINES = ("ch-run", "apptainer", "singularity")
+#: Applications that templates may require, and a program of each.
+APPLICATIONS = {"openfoam": "icoFoam"}
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 #: A uid of nobody in particular, for the trial of isolation as root.
 _NOBODY = 65534
@@ -29,6 +31,7 @@ def probe(runtime: Path, *, people: bool) -> dict[str, Any]:
         "container": next(
             (name for name in ("ch-run", "apptainer", "singularity") if shutil.which(name, path=_PATH)), ""
         ),
+        "applications": [name for name, program in APPLICATIONS.items() if shutil.which(program, path=_PATH)],
         "home": str(Path.home()),
         "one_person": True,
         "arch": platform.machine(),

@@ -49,22 +49,27 @@ class MachineSite(SlurmSite):
 
     def __init__(self, machine: Machine, cache: Path | None = None) -> None:
         super().__init__(LocalTransport(), SlurmSettings(base=str(machine.folder), accounting_kind="full", cache=cache))
-        self._machine, self._client = machine, Client(machine.folder)
+        self.machine, self._client = machine, Client(machine.folder)
         self._probed: dict[str, Any] = {}
 
     def prepare(self, epoch: int) -> None:
         """Make the folders and push what differs; other users may pass through, not look."""
         super().prepare(epoch)
-        if self._machine.people:
+        self._open_up()
+
+    def _open_up(self) -> None:
+        if self.machine.people:
             for name in ("", "runtime", f"runtime/{self._bundle.digest}", "jobs", "data"):
-                (self._machine.folder / name).chmod(0o711 if name.count("/") == 0 else 0o755)
+                (self.machine.folder / name).chmod(0o711 if name.count("/") == 0 else 0o755)
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the probe found here, tried once."""
+        """What the probe found here, tried once; the runtime is pushed for it."""
         if not self._probed:
-            self._probed = probe(Path(self.place.runtime), people=self._machine.people)
-            queues = {queue.name: queue.power for queue in self._machine.queues}
+            self._push()
+            self._open_up()
+            self._probed = probe(Path(self.place.runtime), people=self.machine.people)
+            queues = {queue.name: queue.power for queue in self.machine.queues}
             self._facts = {**self._probed, "queues": queues, "environments": self._there}
         return self._facts
 
@@ -94,12 +99,12 @@ class MachineSite(SlurmSite):
         try:
             return self._taken(submission, files)
         except OSError as error:
-            if not (self._machine.folder / "claims" / job.key / str(submission.number)).is_dir():
+            if not (self.machine.folder / "claims" / job.key / str(submission.number)).is_dir():
                 return Declined(Refusal.STORAGE, f"the job's folder cannot be written: {error}")
             return Unknown(f"claimed, then: {error}")
 
     def _taken(self, submission: Submission, files: Mapping[str, bytes]) -> Answer | None:
-        folder, nonce = self._machine.folder, secrets.token_hex(8)
+        folder, nonce = self.machine.folder, secrets.token_hex(8)
         claim = folder / "claims" / submission.job.key / str(submission.number)
         if claim.exists():
             return self._known(submission)
@@ -124,21 +129,21 @@ class MachineSite(SlurmSite):
         return Unknown("claimed before; it did not reach the scheduler yet")
 
     def _write(self, job: Job, files: Mapping[str, bytes]) -> None:
-        folder = self._machine.folder / "jobs" / job.key
+        folder = self.machine.folder / "jobs" / job.key
         folder.mkdir(mode=0o700, exist_ok=True)
         for name, content in {**files, "script": f"{self.place.runtime}/job.sh".encode()}.items():
             (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
             (folder / name).write_bytes(content)
         for name in ("stdout", "stderr"):
             (folder / name).touch(mode=0o600)
-        if self._machine.people:
+        if self.machine.people:
             uid = self._uid(job)
             give(folder, uid, uid)
             for mount in job.inputs:
-                _lend(self._machine.folder, mount.path, uid)
+                _lend(self.machine.folder, mount.path, uid)
 
     def _as_person(self, job: Job, facts: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not self._machine.people:
+        if not self.machine.people:
             return facts
         uid = self._uid(job)
         return {**facts, "user": f"{uid}:{uid}"}
@@ -150,7 +155,7 @@ class MachineSite(SlurmSite):
 
     def _note(self, submission: Submission, told: Mapping[str, Any]) -> Answer:
         """Leave the scheduler's answer at the claim, where `status` reads it."""
-        claim = self._machine.folder / "claims" / submission.job.key / str(submission.number)
+        claim = self.machine.folder / "claims" / submission.job.key / str(submission.number)
         if "job_id" in told:
             (claim / "answer").write_text(f"0 {told['job_id']} . \n")
             return Accepted(str(told["job_id"]))

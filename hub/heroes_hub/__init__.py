@@ -1,0 +1,1 @@
+"""The platform as a whole: settings, its processes and their supervisor, operator's commands, the demo."""
