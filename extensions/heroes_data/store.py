@@ -10,7 +10,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from heroes.api.ids import new_ulid
 from heroes_core.store import Instant, metadata, name_column
 from heroes_core.work import Work
 
@@ -36,7 +35,7 @@ grant = sa.Table(
 transfer = sa.Table(
     "data_transfer",
     metadata,
-    name_column("id", primary_key=True),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     name_column("organisation"),
     name_column("user"),
     sa.Column("at", Instant, nullable=False),
@@ -174,12 +173,12 @@ def remove_grant(work: Work, organisation: str, name: str, kind: str, grantee: s
 
 def log(work: Work, *movements: Movement) -> None:
     """Add to the log of transfers."""
-    rows = [{"id": new_ulid(), "at": work.now, **vars(each)} for each in movements]
-    work.execute(sa.insert(transfer), rows)
+    for each in movements:
+        work.execute(sa.insert(transfer).values(at=work.now, **vars(each)))
 
 
-def list_transfers(work: Work, organisation: str, user: str | None, before: str, limit: int) -> Sequence[sa.Row[Any]]:
-    """The log, newest first: one user's, or all of the organisation's."""
+def list_transfers(work: Work, organisation: str, user: str | None, before: int, limit: int) -> Sequence[sa.Row[Any]]:
+    """The log before a number (0: from the end), newest first: one user's, or all of the organisation's."""
     there = [transfer.c.organisation == organisation]
     if user is not None:
         there.append(transfer.c.user == user)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import sqlalchemy as sa
+
 from heroes.api.errors import Conflict, NotFound
 from heroes.api.ids import new_ulid
 from heroes_core.work import Work
-
 from heroes_identity import store
 from heroes_identity.model import Changes, Members, NewPerson, Passwords, Person, name_key, unknown_user
 

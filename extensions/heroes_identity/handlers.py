@@ -11,7 +11,6 @@ from heroes.api import identity as api
 from heroes.api.model import Empty, Page
 from heroes_core.module import Call, Module
 from heroes_core.work import Work
-
 from heroes_identity import service, store, tokens
 from heroes_identity.model import Changes, Members, NewPerson, Organisation, Pace, Passwords, Person, Role, name_key
 from heroes_identity.ports import Directory

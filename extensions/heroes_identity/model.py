@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+
 from heroes.api.errors import InvalidSpec, NotAllowed, NotFound
 from heroes.api.ids import ULID, new_ulid
 from heroes.api.registry import RIGHTS

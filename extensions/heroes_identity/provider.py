@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from heroes_core.work import Caller, Database
-
 from heroes_identity import tokens
 from heroes_identity.freshness import FRESHNESS
 from heroes_identity.model import digest

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import sqlalchemy as sa
+
 from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound
 from heroes_core.work import Caller, Work
-
 from heroes_identity import store
 from heroes_identity.embedded import GROUP, PROJECT, Circles, EmbeddedDirectory, people_of
 from heroes_identity.freshness import FRESHNESS
@@ -58,6 +58,16 @@ def user(work: Work, organisation_name: str, name: str) -> Person:
     """The user of that name, person or program; NotFound."""
     row = store.get_person(work, organisation_name, name)
     return people_of(work, [row])[0] if row else unknown_user(name)
+
+
+def was_user(work: Work, organisation_name: str, name: str) -> bool:
+    """Whether a user has or ever had that name, in whatever case."""
+    return store.name_was_taken(work, organisation_name, name_key(name))
+
+
+def group(work: Work, organisation_name: str, name: str) -> Members:
+    """The group of that name with its members; NotFound."""
+    return Circles(work, GROUP).get(organisation_name, name)
 
 
 def project(work: Work, organisation_name: str, name: str) -> Members:

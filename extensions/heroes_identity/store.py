@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
 from heroes_core.store import Instant, metadata, name_column
 from heroes_core.work import Work
-from sqlalchemy.dialects import postgresql, sqlite
 
 organisation = sa.Table(
     "identity_organisation",
@@ -170,6 +171,12 @@ def list_people(work: Work, org: str, after: str, limit: int) -> Sequence[sa.Row
 def update_person(work: Work, org: str, name: str, values: dict[str, Any]) -> bool:
     """Change a user that is there; False when there is none."""
     return work.execute(sa.update(person).where(_there(org, name)).values(**values)).rowcount == 1
+
+
+def name_was_taken(work: Work, org: str, key: str) -> bool:
+    """Whether a user, removed ones included, has that name without case."""
+    query = sa.select(person.c.name).where(person.c.organisation == org, person.c.key == key)
+    return work.execute(query).first() is not None
 
 
 def known_names(work: Work, org: str, names: Iterable[str]) -> frozenset[str]:

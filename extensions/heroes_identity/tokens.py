@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from heroes.api.errors import InvalidSpec, NotAllowed, NotFound, NotSignedIn
 from heroes.api.ids import new_ulid
 from heroes_core.work import Caller, Work
-
 from heroes_identity import service, store
 from heroes_identity.freshness import FRESHNESS
 from heroes_identity.model import Pace, digest, mint_token, name_key, rights_of, token_id

@@ -297,7 +297,7 @@ def test_every_transfer_is_logged_and_measured(
     stage(mover, site, put(objects, "in/big", bytes(3 * MIB)))
     with sqlite.read() as work:
         rates = store.links(work, "alpha")
-        rows = store.list_transfers(work, "acme", None, "", 10)
+        rows = store.list_transfers(work, "acme", None, 0, 10)
     assert rates.keys() == {"stage-in"}
     assert rates["stage-in"] > 1000
     assert [(row.user, row.direction, row.bucket, row.key, row.cluster, row.objects, row.bytes) for row in rows] == [
@@ -330,7 +330,7 @@ def test_results_of_many_jobs_come_back_in_one_go(
         for name, content in files.items():
             assert b"".join(objects.get("acme", "ada", f"runs/{run}/solve/0/{name}")) == content
     with sqlite.read() as work:
-        row = store.list_transfers(work, "acme", "ada", "", 10)[0]
+        row = store.list_transfers(work, "acme", "ada", 0, 10)[0]
     assert (row.direction, row.objects, row.key) == ("stage-out", 60, "runs/")
 
 
