@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
+
 from heroes.api.errors import Conflict, InvalidSpec, NotFound, OverBudget
 from heroes.api.units import Money, PriceModel
 from heroes_budget import books, counters, reserving, service, settling
@@ -17,7 +18,6 @@ from heroes_budget.model import Bill, Counter, Payer, Want, holder_of, window_of
 from heroes_budget.store import ledger_account, ledger_credit, ledger_entry
 from heroes_core.store import outbox
 from heroes_core.work import Database, Work, again
-
 from tests.conftest import StillClock
 
 ADA = Payer("acme", "wind", "ada")
