@@ -159,14 +159,19 @@ def of_step(work: Work, organisation: str, instance: str, step: str, index: int)
     return work.execute(chosen.order_by(attempt.c.key.desc()).limit(1)).first()
 
 
+# Statements of each turn are made once: making one takes longer than running it.
+_LIVE = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), attempt.c.live == 1)
+_NUDGED = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), attempt.c.nudged > 0)
+
+
 def live(work: Work, cluster: str) -> list[Row]:
     """Every attempt that the engine follows at a cluster."""
-    return list(work.execute(sa.select(attempt).where(attempt.c.cluster == cluster, attempt.c.live == 1)))
+    return list(work.execute(_LIVE, {"_cluster": cluster}))
 
 
 def nudged(work: Work, cluster: str) -> list[Row]:
     """The attempts of a cluster of which something new is wanted."""
-    return list(work.execute(sa.select(attempt).where(attempt.c.cluster == cluster, attempt.c.nudged > 0)))
+    return list(work.execute(_NUDGED, {"_cluster": cluster}))
 
 
 def clusters_in_use(work: Work) -> set[str]:
@@ -322,17 +327,24 @@ def take_lease(work: Work, cluster: str, holder: str, address: str, seconds: flo
     return int(row.epoch) + 1
 
 
+_MINE = (
+    lease.c.cluster == sa.bindparam("_cluster"),
+    lease.c.holder == sa.bindparam("_holder"),
+    lease.c.epoch == sa.bindparam("_epoch"),
+)
+_HOLD = sa.update(lease).where(*_MINE).values(until=sa.bindparam("_until", type_=Instant))
+
+
 def hold(work: Work, cluster: str, holder: str, epoch: int, seconds: float) -> bool:
     """Renew the lease as the first statement of a transaction; False: it is no longer ours, write nothing."""
     until = database_time(work) + timedelta(seconds=seconds)
-    mine = (lease.c.cluster == cluster, lease.c.holder == holder, lease.c.epoch == epoch)
-    return work.execute(sa.update(lease).where(*mine).values(until=until)).rowcount == 1
+    mine = {"_cluster": cluster, "_holder": holder, "_epoch": epoch}
+    return work.execute(_HOLD, mine | {"_until": until}).rowcount == 1
 
 
 def give_lease_back(work: Work, cluster: str, holder: str, epoch: int) -> None:
     """Let another engine take the cluster at once."""
-    mine = (lease.c.cluster == cluster, lease.c.holder == holder, lease.c.epoch == epoch)
-    work.execute(sa.update(lease).where(*mine).values(until=database_time(work)))
+    hold(work, cluster, holder, epoch, 0.0)
 
 
 def address(work: Work, cluster: str) -> str | None:
