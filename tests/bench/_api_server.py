@@ -47,7 +47,7 @@ def heroes(folder: Path) -> None:
         directory.give_role("acme", "ada", "engineer")
         for _ in range(ROWS):
             _add_run(work, new_ulid())
-        token = tokens.finish_sign_in(work, "acme", "ada").token
+        token = tokens.finish_sign_in(work, "acme", "ada").text
     provider = EmbeddedIdentityProvider(database)
     server = make_server(Runtime(database, provider, Services(), installed_modules()))
     server.io_loop.add_callback(lambda: print(server.bound_port, token, flush=True))
@@ -58,7 +58,8 @@ def _add_run(work: Work, identity_: str) -> None:
     run = {
         "id": identity_, "organisation": "acme", "user": "ada", "project": "", "template_organisation": "heroes",
         "template": "openfoam-cavity", "version": 3, "state": "done", "labels": {"study": "grid"},
-        "parameters": {"cells": 80}, "inputs": {}, "objects": {}, "policy": "weighted", "decision": new_ulid(), "again_of": "", "place": "alpha/cpu",
+        "parameters": {"cells": 80}, "inputs": {}, "objects": {}, "policy": "weighted", "decision": new_ulid(),
+        "again_of": "", "place": "alpha/cpu",
         "created_at": work.now, "started_at": work.now, "ended_at": work.now, "currency": "EUR",
         "reserved": 2_500_000,
         "cost": 1_230_000, "joules": 4.2e5, "joules_doubt": 1e5, "energy_method": "model:cpu-time",

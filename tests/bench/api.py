@@ -1,4 +1,4 @@
-"""`api.p50_ratio`: a page of one's own runs, read afresh, against a bare Jupyter Server extension."""
+"""`api.p50_ratio`: a page of one's own runs, read afresh, against a bare Jupyter Server extension.
 
 Both servers are processes of their own. One connection each, kept alive; requests alternate, so that whatever else the
 machine does hits both alike.
