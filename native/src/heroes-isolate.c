@@ -34,8 +34,10 @@
 #define VERSION "1.0"
 #define FAILED 125
 #define READ_ONLY 1 /* MOUNT_ATTR_RDONLY */
-/* A signal that reached the first process directly within this time was sent to all, so the program has it already. */
-#define SAME_SIGNAL_MS 100
+/* A signal that the process outside tells of is held so long: when it reaches the first process directly too, it was
+ * sent to all, and the program has it already. The telling may be late where the CPUs are busy. */
+#define HOLD_MS 100
+#define LATE_MS 2000
 /* The first places in option.binds: /tmp and /var/tmp, when --tmp is given. */
 #define TEMPORARY_BINDS 2
 
@@ -493,8 +495,8 @@ static int take_told(struct pending *pending, int orders)
     unsigned char number;
     ssize_t got;
     while ((got = read(orders, &number, 1)) == 1)
-        if (number < _NSIG && milliseconds() - pending->direct[number] > SAME_SIGNAL_MS)
-            pending->due[number] = milliseconds() + SAME_SIGNAL_MS;
+        if (number < _NSIG && (!pending->direct[number] || milliseconds() - pending->direct[number] > LATE_MS))
+            pending->due[number] = milliseconds() + HOLD_MS;
     return got != 0;
 }
 

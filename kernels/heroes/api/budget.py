@@ -219,7 +219,7 @@ STATEMENT = Operation(
 STATEMENT_CSV = Operation(
     name="budget.statement-csv", method="GET", path="/organization/budget/statement.csv", request=AskStatement,
     response=Empty, right=("submit", "billing"), errors=(InvalidSpec,), summary="The same statement as CSV.",
-    download=True,
+    download=True, verb="budget statement-csv",
 )  # fmt: skip
 ENTRIES = Operation(
     name="budget.entries", method="GET", path="/organization/budget/entries", request=Page, response=Entries,

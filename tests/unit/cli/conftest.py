@@ -40,6 +40,7 @@ def heroes(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("HEROES_API_URL", api.url)
     monkeypatch.setenv("HEROES_TOKEN", "token")
     monkeypatch.delenv("HEROES_OUTPUT", raising=False)
+    monkeypatch.setattr("heroes.transport.TRIES", 1)
 
     def call(*words: str) -> Said:
         status = run(words)

@@ -33,7 +33,7 @@ def burn(seconds: float) -> list[str]:
 def test_cpu_time_of_one_process(earl_run: str, tmp_path: Path) -> None:
     """The CPU time of a process is reported, start of the interpreter included."""
     found = run(earl_run, tmp_path, *burn(0.4))
-    assert 0.4 <= found.cpu_s <= 0.8
+    assert 0.4 <= found.cpu_s <= 1.2
     assert found.elapsed_s >= 0.4
     assert found.complete
 
@@ -69,12 +69,12 @@ def test_without_perf_events(earl_run: str, tmp_path: Path, burner: str) -> None
 
 
 def test_both_sums_agree(earl_run: str, tmp_path: Path, burner: str) -> None:
-    """The kernel's sum and that of the perf event are within a tenth of each other, and the larger is reported."""
+    """The kernel's sum and that of the perf event are within a quarter of each other, and the larger is reported."""
     run(earl_run, tmp_path, "sh", "-c", f"for i in 1 2 3; do {burner}; done")
     told = json.loads((tmp_path / "energy.json").read_text())
     if told["perf_cpu_s"] is None:
         pytest.skip("no perf events here")
-    assert told["perf_cpu_s"] == pytest.approx(told["cpu_s"], rel=0.1)
+    assert told["perf_cpu_s"] == pytest.approx(told["cpu_s"], rel=0.25)
     assert told["cpu_s"] >= told["perf_cpu_s"]
 
 
