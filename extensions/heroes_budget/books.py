@@ -20,7 +20,8 @@ from heroes_budget.store import ledger_credit
 from heroes_budget.store import ledger_entry as entry
 from heroes_core.work import Work
 
-_COLUMNS = tuple(account.c[name] for name in Counter.__dataclass_fields__)
+#: As `counters_of` takes them.
+COLUMNS = tuple(account.c[name] for name in Counter.__dataclass_fields__)
 _reserved = entry.alias("reserved")
 _moved = entry.alias("moved")
 
@@ -38,7 +39,7 @@ _open_amount = sa.case((~_resolved, _reserved.c.amount), else_=0)
 
 def budgets_of(organisation: str) -> sa.Select[Any]:
     """Every budget of an organisation."""
-    return sa.select(*_COLUMNS).where(account.c.organisation == organisation, account.c.ends.is_not(None))
+    return sa.select(*COLUMNS).where(account.c.organisation == organisation, account.c.ends.is_not(None))
 
 
 def counters_of(work: Work, query: sa.Select[Any]) -> list[Counter]:
@@ -255,7 +256,7 @@ def _credit_differences() -> sa.Select[Any]:
 
 def _budget_differences(work: Work, mine: sa.ColumnElement[bool]) -> int:
     apart = 0
-    for each in counters_of(work, sa.select(*_COLUMNS).where(account.c.ends.is_not(None), mine)):
+    for each in counters_of(work, sa.select(*COLUMNS).where(account.c.ends.is_not(None), mine)):
         assert each.starts is not None
         assert each.ends is not None
         posted, pending = used(work, each.organisation, each.holder, each.starts, each.ends)

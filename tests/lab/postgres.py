@@ -44,6 +44,7 @@ _SETTINGS = {
 }
 #: Nothing of a test survives a power cut, so nothing has to.
 _QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_INITDB = ("-U", "heroes", "-E", "UTF8", "--locale=C.UTF-8", "--auth=trust", "--no-sync")
 _servers: dict[bool, PostgresServer] = {}
 _lock = threading.Lock()
 
@@ -101,8 +102,7 @@ class PostgresServer:
         if self._account is not None:
             os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
         done = subprocess.run(
-            [self.programs / "initdb", "-D", self.folder / "data", "-U", "heroes", "-E", "UTF8", "--locale=C.UTF-8"]
-            + ["--auth=trust", "--no-sync"],
+            [self.programs / "initdb", "-D", self.folder / "data", *_INITDB],
             capture_output=True,
             text=True,
             cwd="/",
