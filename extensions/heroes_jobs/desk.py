@@ -19,11 +19,11 @@ from heroes_core.failpoints import failpoint
 from heroes_core.work import Database, Work, again
 from heroes_jobs import closing, store
 from heroes_jobs.breaker import Breaker
+from heroes_jobs.events import Event
 from heroes_jobs.following import Followed, instant
 from heroes_jobs.lanes import Executor, Lanes
 from heroes_jobs.model import Rules
 from heroes_jobs.ports import ClusterFacts, Clusters, Mover, Sites
-from heroes_jobs.states import Event
 from heroes_spawners.site import Site
 
 T = TypeVar("T")

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from heroes.api.errors import InvalidTransition
+from heroes_jobs.events import Event
 from heroes_jobs.machine import step
 from heroes_jobs.model import (
     FINAL,
@@ -23,7 +24,6 @@ from heroes_jobs.model import (
 from heroes_jobs.settlement import report
 from heroes_jobs.states import (
     Ended,
-    Event,
     Exit,
     Instruction,
     Outcome,

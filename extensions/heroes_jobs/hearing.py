@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from heroes_jobs import store
 from heroes_jobs.desk import Desk
+from heroes_jobs.events import CancelAsked, Resolved, Started, SubmitUnsure
 from heroes_jobs.following import Followed
 from heroes_jobs.model import Target
-from heroes_jobs.states import CancelAsked, Held, Resolved, Started, Submitting, SubmitUnsure
+from heroes_jobs.states import Held, Submitting
 
 
 def hear(desk: Desk) -> int:

@@ -251,6 +251,10 @@ class Rules:
     #: Whether the scheduler keeps accounting.
     accounted: bool = True
 
+    def transfer_pause(self, tries: int) -> float:
+        """Seconds before a failed transfer is tried again."""
+        return float(min(self.transfer_s * 2 ** min(tries, 10), self.transfer_most_s))
+
     def without_accounting(self) -> Rules:
         """The rules where only queue and run claims tell: every such wait three times as long."""
         return replace(

@@ -10,28 +10,21 @@ from heroes.api.ids import ULID
 from heroes_core.work import Work
 from heroes_jobs import endings, store
 from heroes_jobs.desk import Desk
-from heroes_jobs.following import Followed
-from heroes_jobs.machine import Want, wants
-from heroes_jobs.states import (
+from heroes_jobs.events import (
     Absent,
     Accounted,
     ClaimSeen,
-    Ending,
-    Exit,
     GaveUp,
     InQueue,
     NoTrace,
-    Outcome,
-    Queued,
     RecordSeen,
-    Running,
     RunSeen,
-    Seen,
-    Stopping,
     Tick,
     Unclaimed,
-    Unsure,
 )
+from heroes_jobs.following import Followed
+from heroes_jobs.machine import Want, wants
+from heroes_jobs.states import Ending, Exit, Outcome, Queued, Running, Seen, Stopping, Unsure
 from heroes_spawners.site import TERMINAL, Claim, Poll
 from heroes_spawners.site import Accounted as Account
 from heroes_spawners.site import Queued as Entry

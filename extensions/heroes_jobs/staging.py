@@ -9,11 +9,12 @@ from functools import partial
 from heroes.api.errors import Conflict, HeroesError, LinkDown, Refused, SchedulerDown, Unavailable
 from heroes_data.model import ObjectRef, SealedFolder, StagedPath
 from heroes_jobs.desk import Desk
+from heroes_jobs.events import Delivered, DeliveryFailed, Staged, StageFailed
 from heroes_jobs.following import Followed
 from heroes_jobs.machine import Want, wants
 from heroes_jobs.model import InputRef
 from heroes_jobs.outputs import Judged, judge
-from heroes_jobs.states import Delivered, DeliveryFailed, Staged, StageFailed, StagingIn, Waiting
+from heroes_jobs.states import StagingIn, Waiting
 from heroes_spawners.site import Listing, Mount, Site
 
 #: Attempts whose data travel in one call.

@@ -8,21 +8,11 @@ from collections.abc import Callable, Sequence
 from heroes.api.errors import Conflict, HeroesError, Refused, Unavailable
 from heroes_jobs import endings, files, store
 from heroes_jobs.desk import Desk
+from heroes_jobs.events import Chosen, SubmitAccepted, SubmitDeclined, SubmitUnsure
 from heroes_jobs.following import Followed, instant
 from heroes_jobs.machine import Want, wants
 from heroes_jobs.ports import QueueFacts
-from heroes_jobs.states import (
-    Chosen,
-    Queued,
-    Running,
-    Stopping,
-    SubmitAccepted,
-    SubmitDeclined,
-    Submitting,
-    SubmitUnsure,
-    Unsure,
-    Waiting,
-)
+from heroes_jobs.states import Queued, Running, Stopping, Submitting, Unsure, Waiting
 from heroes_spawners.runtime.job import tags
 from heroes_spawners.site import Accepted, Answer, Declined, Job, Refusal, Submission, Unknown
 

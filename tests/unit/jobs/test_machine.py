@@ -6,9 +6,7 @@ import pytest
 
 from heroes.api.errors import InvalidTransition
 from heroes_jobs import endings
-from heroes_jobs.machine import Want, step, wants
-from heroes_jobs.model import Phase, Rules
-from heroes_jobs.states import (
+from heroes_jobs.events import (
     Absent,
     Accounted,
     CancelAsked,
@@ -16,37 +14,41 @@ from heroes_jobs.states import (
     ClaimSeen,
     Delivered,
     DeliveryFailed,
-    Ended,
-    Ending,
     Event,
-    Exit,
     GaveUp,
-    Held,
     InQueue,
     NoTrace,
-    Outcome,
-    Queued,
     RecordSeen,
     Resolved,
-    Running,
     RunSeen,
-    Seen,
-    Settle,
     Staged,
     StageFailed,
+    Started,
+    SubmitAccepted,
+    SubmitDeclined,
+    SubmitUnsure,
+    Tick,
+    Unclaimed,
+)
+from heroes_jobs.machine import Want, step, wants
+from heroes_jobs.model import Phase, Rules
+from heroes_jobs.states import (
+    Ended,
+    Ending,
+    Exit,
+    Held,
+    Outcome,
+    Queued,
+    Running,
+    Seen,
+    Settle,
     StagingIn,
     StagingOut,
-    Started,
     State,
     Step,
     Stop,
     Stopping,
-    SubmitAccepted,
-    SubmitDeclined,
     Submitting,
-    SubmitUnsure,
-    Tick,
-    Unclaimed,
     Unsure,
     Void,
     Waiting,
