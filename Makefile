@@ -11,7 +11,7 @@ $(UV):
 	@echo "setting up uv …"
 	@python3 -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 
-.venv/.platform: $(UV) pyproject.toml uv.lock native/src/*.c
+.venv/.platform: $(UV) pyproject.toml uv.lock native/src/*.[ch]
 	@echo "installing the platform's dependencies …"
 	@$(UV) sync --quiet --frozen --inexact --extra platform
 	@touch $@

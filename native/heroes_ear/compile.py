@@ -49,7 +49,8 @@ def compile_one(compiler: str, source: Path, target: Path) -> str:
 
 
 def _is_fresh(source: Path, target: Path) -> bool:
-    return target.is_file() and target.stat().st_mtime >= source.stat().st_mtime
+    read = [source, *source.parent.glob("*.h")]
+    return target.is_file() and target.stat().st_mtime >= max(each.stat().st_mtime for each in read)
 
 
 def compile_all(sources: Path = SOURCES, target: Path = TARGET) -> list[str]:

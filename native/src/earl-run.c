@@ -5,22 +5,15 @@
  * ignores SIGCHLD, processes left running), but on some kernels misses the end of each process. The report takes the
  * kernel's sum, and the event's where that is larger. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/perf_event.h>
 #include <math.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "child.h"
 
 #define VERSION "1.0"
 /* Median error of power models that know CPU time only, six types of EC2 metal (kernel error reports of
@@ -203,45 +196,6 @@ static void leave_report(int complete)
         unlink(temporary);
 }
 
-static _Noreturn void execute(char **argv)
-{
-    execvp(argv[0], argv);
-    int reason = errno;
-    dprintf(STDERR_FILENO, "earl-run: %s: %s\n", argv[0], reason == ENOENT ? "not found" : strerror(reason));
-    _exit(reason == ENOENT ? 127 : 126);
-}
-
-/* As the program ended, so does this process; without a second core file. */
-static _Noreturn void end_as(int status)
-{
-    if (!WIFSIGNALED(status))
-        _exit(WEXITSTATUS(status));
-    int number = WTERMSIG(status);
-    struct rlimit none = {0, 0};
-    sigset_t only;
-    setrlimit(RLIMIT_CORE, &none);
-    prctl(PR_SET_DUMPABLE, 0);
-    signal(number, SIG_DFL);
-    sigemptyset(&only);
-    sigaddset(&only, number);
-    raise(number);
-    sigprocmask(SIG_UNBLOCK, &only, NULL);
-    _exit(128 + number);
-}
-
-/* Reaps whatever has ended. True when `program` has, with its status. */
-static int reap(pid_t program, int *status)
-{
-    int ended = 0, one;
-    pid_t pid;
-    while ((pid = waitpid(-1, &one, WNOHANG | __WALL)) > 0 || (pid < 0 && errno == EINTR))
-        if (pid == program) {
-            *status = one;
-            ended = 1;
-        }
-    return ended;
-}
-
 /* The next signal; 0 when it is time for a checkpoint, -1 when interrupted. */
 static int next_signal(siginfo_t *info)
 {
@@ -266,14 +220,6 @@ static int watch(pid_t program)
     return status;
 }
 
-static void choose_signals(void)
-{
-    static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGWINCH};
-    sigemptyset(&passed_on);
-    for (size_t index = 0; index < sizeof numbers / sizeof *numbers; index++)
-        sigaddset(&passed_on, numbers[index]);
-}
-
 int main(int argc, char **argv)
 {
     int first = read_options(argc, argv);
@@ -283,7 +229,7 @@ int main(int argc, char **argv)
     sigset_t mask;
     struct sigaction child_default = {.sa_handler = SIG_DFL}, child_before;
     fill_defaults();
-    choose_signals();
+    choose_signals(&passed_on);
     open_event();
     long unused;
     kernel_before = kernel_seconds(&unused);
@@ -295,7 +241,7 @@ int main(int argc, char **argv)
     if (pid <= 0) {
         sigaction(SIGCHLD, &child_before, NULL);
         sigprocmask(SIG_SETMASK, &mask, NULL);
-        execute(program);
+        execute("earl-run", program);
     }
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     int status = watch(pid);

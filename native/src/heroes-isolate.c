@@ -5,216 +5,29 @@
  * through a pipe, and this process ends as the program did. Every step fails closed: message, exit status 125. */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/capability.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <grp.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
-#define VERSION "1.0"
-#define FAILED 125
+#include "child.h"
+#include "isolate-options.h"
+
 #define READ_ONLY 1 /* MOUNT_ATTR_RDONLY */
 /* A signal that the process outside tells of is held so long: when it reaches the first process directly too, it was
  * sent to all, and the program has it already. The telling may be late where the CPUs are busy. */
 #define HOLD_MS 100
 #define LATE_MS 2000
-/* The first places in option.binds: /tmp and /var/tmp, when --tmp is given. */
-#define TEMPORARY_BINDS 2
-
-struct bind {
-    const char *from, *to;
-    int read_only, fd, folder;
-};
-
-static struct {
-    const char *home, *tmp, *start;
-    const char **hidden;
-    struct bind *binds;
-    int *kept;
-    size_t hidden_count, bind_count, kept_count;
-    int read_only, no_network, change_user;
-    uid_t uid;
-    gid_t gid;
-} option = {.start = "/"};
-
-static const char *const always_hidden[] = {
-    "/run/munge", "/run/slurm", "/var/spool/slurmd", "/var/spool/slurm", "/run/user", "/run/dbus",
-    "/run/docker.sock", "/run/containerd", "/run/podman",
-};
-
-static const char help[] =
-    "Usage: heroes-isolate [OPTION]... -- PROGRAM [ARGUMENT]...\n"
-    "Run PROGRAM without privileges, in user, mount, pid and IPC namespaces of its own. Fails closed (status 125).\n\n"
-    "  --home DIR          the account's home, replaced by an empty folder (default: $HOME)\n"
-    "  --hide PATH         replace this folder by an empty one, this file or socket by /dev/null\n"
-    "  --rw PATH           keep this file or folder of a hidden place, writable\n"
-    "  --ro PATH           the same, read-only\n"
-    "  --rw-at FROM TO     bind FROM at TO, writable\n"
-    "  --ro-at FROM TO     the same, read-only\n"
-    "  --read-only         everything else becomes read-only (Linux 5.12 or newer)\n"
-    "  --tmp DIR           use DIR as /tmp and /var/tmp\n"
-    "  --cd DIR            start there (default /)\n"
-    "  --no-network        a network namespace with only its own loopback\n"
-    "  --keep-fd N         keep this file descriptor\n"
-    "  --user UID:GID      become this user (needs root, and root needs it)\n"
-    "  --help, --version\n";
-
-static _Noreturn void fail(const char *format, ...)
-{
-    char text[PATH_MAX + 256];
-    int reason = errno;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    dprintf(STDERR_FILENO, "heroes-isolate: %s%s%s\n", text, reason ? ": " : "", reason ? strerror(reason) : "");
-    _exit(FAILED);
-}
-
-static _Noreturn void misused(const char *what, const char *word)
-{
-    errno = 0;
-    fail("%s %s (see heroes-isolate --help)", what, word);
-}
-
-/* ---- options ---- */
-
-static const char *next_word(char ***words, const char *name)
-{
-    if (**words == NULL)
-        misused("a value is missing after", name);
-    return *(*words)++;
-}
-
-static const char *next_path(char ***words, const char *name)
-{
-    const char *path = next_word(words, name);
-    if (path[0] != '/')
-        misused("an absolute path is needed, not", path);
-    return path;
-}
-
-static void read_user(const char *text)
-{
-    unsigned uid, gid;
-    char rest;
-    if (sscanf(text, "%u:%u%c", &uid, &gid, &rest) != 2 || uid == 0 || gid == 0)
-        misused("--user needs UID:GID, neither of them 0, not", text);
-    option.uid = uid;
-    option.gid = gid;
-    option.change_user = 1;
-}
-
-static int read_fd(const char *text)
-{
-    char *end;
-    long number = strtol(text, &end, 10);
-    if (*end != '\0' || end == text || number < 0 || number > 1 << 20)
-        misused("--keep-fd needs a number, not", text);
-    return (int)number;
-}
-
-static int read_bind(const char *word, char ***words)
-{
-    int at = strcmp(word, "--rw-at") == 0 || strcmp(word, "--ro-at") == 0;
-    if (!at && strcmp(word, "--rw") != 0 && strcmp(word, "--ro") != 0)
-        return 0;
-    const char *from = next_path(words, word), *to = at ? next_path(words, word) : from;
-    option.binds[option.bind_count++] = (struct bind){.from = from, .to = to, .read_only = word[3] == 'o'};
-    return 1;
-}
-
-static void use_as_tmp(const char *path)
-{
-    option.tmp = path;
-    option.binds[0] = (struct bind){.from = path, .to = "/tmp"};
-    option.binds[1] = (struct bind){.from = path, .to = "/var/tmp"};
-}
-
-static int read_flag(const char *word)
-{
-    if (strcmp(word, "--read-only") == 0)
-        return option.read_only = 1;
-    if (strcmp(word, "--no-network") == 0)
-        return option.no_network = 1;
-    if (strcmp(word, "--help") == 0)
-        exit(fputs(help, stdout) < 0);
-    if (strcmp(word, "--version") == 0)
-        exit(puts("heroes-isolate " VERSION) < 0);
-    return 0;
-}
-
-static void read_option(const char *word, char ***words)
-{
-    if (read_flag(word) || read_bind(word, words))
-        return;
-    if (strcmp(word, "--home") == 0)
-        option.home = next_path(words, word);
-    else if (strcmp(word, "--hide") == 0)
-        option.hidden[option.hidden_count++] = next_path(words, word);
-    else if (strcmp(word, "--tmp") == 0)
-        use_as_tmp(next_path(words, word));
-    else if (strcmp(word, "--cd") == 0)
-        option.start = next_path(words, word);
-    else if (strcmp(word, "--keep-fd") == 0)
-        option.kept[option.kept_count++] = read_fd(next_word(words, word));
-    else if (strcmp(word, "--user") == 0)
-        read_user(next_word(words, word));
-    else
-        misused("unknown option", word);
-}
-
-/* PROGRAM and its arguments. */
-static char **read_options(int argc, char **argv)
-{
-    size_t most = (size_t)argc + 1;
-    option.hidden = calloc(most, sizeof *option.hidden);
-    option.binds = calloc(most + TEMPORARY_BINDS, sizeof *option.binds);
-    option.kept = calloc(most, sizeof *option.kept);
-    if (!option.hidden || !option.binds || !option.kept)
-        fail("reading the options");
-    option.bind_count = TEMPORARY_BINDS;
-    char **words = argv + 1;
-    while (*words && strcmp(*words, "--") != 0)
-        read_option(next_word(&words, ""), &words);
-    if (*words == NULL || words[1] == NULL)
-        misused("no program after", "--");
-    return words + 1;
-}
-
-static void check_options(void)
-{
-    if (geteuid() == 0 && !option.change_user)
-        misused("root needs", "--user UID:GID");
-    if (geteuid() != 0 && option.change_user)
-        misused("only root may give", "--user");
-    if (!option.home)
-        option.home = getenv("HOME");
-    if (!option.home || option.home[0] != '/')
-        misused("the account's home is not known: give", "--home DIR");
-    if (strspn(option.home, "/") == strlen(option.home))
-        misused("this home cannot be hidden:", option.home);
-}
 
 /* ---- namespaces ---- */
 
@@ -452,22 +265,6 @@ static void drop_capabilities(void)
 
 /* ---- running ---- */
 
-static _Noreturn void execute(char **argv)
-{
-    execvp(argv[0], argv);
-    int reason = errno;
-    dprintf(STDERR_FILENO, "heroes-isolate: %s: %s\n", argv[0], reason == ENOENT ? "not found" : strerror(reason));
-    _exit(reason == ENOENT ? 127 : 126);
-}
-
-static void choose_signals(sigset_t *set)
-{
-    static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT, SIGWINCH};
-    sigemptyset(set);
-    for (size_t index = 0; index < sizeof numbers / sizeof *numbers; index++)
-        sigaddset(set, numbers[index]);
-}
-
 static long milliseconds(void)
 {
     struct timespec now;
@@ -517,18 +314,6 @@ static int any_due(const struct pending *pending)
     return 0;
 }
 
-static int reap(pid_t program, int *status)
-{
-    int ended = 0, one;
-    pid_t pid;
-    while ((pid = waitpid(-1, &one, WNOHANG | __WALL)) > 0 || (pid < 0 && errno == EINTR))
-        if (pid == program) {
-            *status = one;
-            ended = 1;
-        }
-    return ended;
-}
-
 /* The first process of the pid namespace: reaps orphans, passes signals, ends (and so kills all) with the program. */
 static _Noreturn void be_first(pid_t program, int orders, int answers, const sigset_t *set)
 {
@@ -569,23 +354,7 @@ static _Noreturn void start_inside(char **argv, int orders, int answers, const s
         be_first(program, orders, answers, set);
     sigaction(SIGCHLD, &caller_child, NULL);
     sigprocmask(SIG_SETMASK, &caller_mask, NULL);
-    execute(argv);
-}
-
-static _Noreturn void end_as(int status)
-{
-    if (!WIFSIGNALED(status))
-        _exit(WEXITSTATUS(status));
-    int number = WTERMSIG(status);
-    struct rlimit none = {0, 0};
-    sigset_t only;
-    setrlimit(RLIMIT_CORE, &none);
-    signal(number, SIG_DFL);
-    sigemptyset(&only);
-    sigaddset(&only, number);
-    raise(number);
-    sigprocmask(SIG_UNBLOCK, &only, NULL);
-    _exit(128 + number);
+    execute("heroes-isolate", argv);
 }
 
 static _Noreturn void wait_outside(pid_t first, int orders, int answers, const sigset_t *set)
