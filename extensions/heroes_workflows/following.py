@@ -1,6 +1,6 @@
 """What the jobs module tells, written into runs: the hook that is called in the transaction in which an attempt moves.
 
-Every change of a run locks its row (`store.count_up`) before it looks at the run's steps, so that events are numbered
+Every change of a run locks its row (`store.advance`) before it looks at the run's steps, so that events are numbered
 without gaps and two steps that end at the same time see each other.
 """
 
@@ -19,6 +19,7 @@ from heroes_workflows import placing, store
 from heroes_workflows.machine import (
     ENDED,
     JobState,
+    RunState,
     StepCount,
     end_of_run,
     given_up,
@@ -64,57 +65,49 @@ def _changes(row: sa.Row[Any], news: AttemptNews, state: JobState) -> dict[str, 
     }  # fmt: skip
     if state not in ENDED:
         return changes
-    changes |= {
-        "ended_at": news.ended_at or None, "exit_code": news.exit_code, "elapsed_s": news.elapsed_s,
+    energy = news.energy
+    return changes | {
+        "ended_at": news.ended_at, "exit_code": news.exit_code, "elapsed_s": news.elapsed_s,
         "cost": news.cost.micros if news.cost else 0, "files": list(news.files[:MAX_FILES]),
         "moved_bytes": round(news.moved.value * 2**30),
+        "joules": energy.joules.value if energy else None, "uncertainty": energy.uncertainty if energy else None,
+        "energy_method": energy.method[:100] if energy else "",
+        "grams": energy.joules.value * row.grams_per_joule if energy else None,
     }  # fmt: skip
-    if news.energy is not None:
-        changes |= {
-            "joules": news.energy.joules.value, "uncertainty": news.energy.uncertainty,
-            "energy_method": news.energy.method[:100], "grams": news.energy.joules.value * row.grams_per_joule,
-        }  # fmt: skip
-    return changes
 
 
 def _move_on(work: Work, news: AttemptNews, state: JobState) -> None:
-    changes = {"state": _running(), "started_at": _first_start(work)} if state is JobState.RUNNING else {}
-    run = store.count_up(work, news.instance, events=1, **changes)
-    store.tell(work, [_job_event(run, news, run.events)])
+    run = store.advance(work, news.instance, store.Advance(begun=state is JobState.RUNNING))
+    _tell(work, run, news)
     work.wake()
 
 
 def _end_job(work: Work, row: sa.Row[Any], news: AttemptNews, state: JobState) -> None:
     """Count it; then whatever follows from it for other steps and for the run."""
     store.count_step(work, news.instance, news.step, _COLUMN[state])
-    run = store.count_up(work, news.instance, events=1, **_sums(work, row, news, state))
-    store.tell(work, [_job_event(run, news, run.events)])
+    run = store.advance(work, news.instance, _added(row, news, state))
+    _tell(work, run, news)
     if state is JobState.DONE:
         _learn(work, run, row, news)
         _release(work, run, news.step)
-    elif _give_up(work, run, news):
-        run = store.count_up(work, run.id)
+    else:
+        run = _give_up(work, run, news)
     if run.jobs_ended == run.jobs:
         finish(work, run)
     work.wake()
 
 
-def _sums(work: Work, row: sa.Row[Any], news: AttemptNews, state: JobState) -> dict[str, Any]:
-    """What the run's row becomes by the end of one job."""
-    sums: dict[str, Any] = {
-        "jobs_ended": 1, f"jobs_{_COLUMN[state]}": 1, "cost": news.cost.micros if news.cost else 0,
-    }  # fmt: skip
-    if news.started_at is not None:
-        sums |= {"state": _running(), "started_at": _first_start(work)}
-    if news.energy is not None:
-        joules = news.energy.joules.value
-        sums |= {
-            "joules": sa.func.coalesce(store.instance.c.joules, 0.0) + joules,
-            "joules_doubt": joules * news.energy.uncertainty,
-            "energy_method": _method(news.energy.method[:100]),
-            "grams": sa.func.coalesce(store.instance.c.grams, 0.0) + joules * row.grams_per_joule,
-        }
-    return sums
+def _added(row: sa.Row[Any], news: AttemptNews, state: JobState) -> store.Advance:
+    """What the end of one job adds to its run."""
+    cost = news.cost.micros if news.cost else 0
+    begun = news.started_at is not None
+    if news.energy is None:
+        return store.Advance(begun, _COLUMN[state], cost)
+    joules = news.energy.joules.value
+    return store.Advance(
+        begun, _COLUMN[state], cost, joules, joules * news.energy.uncertainty, news.energy.method[:100],
+        joules * row.grams_per_joule,
+    )  # fmt: skip
 
 
 def _learn(work: Work, run: sa.Row[Any], row: sa.Row[Any], news: AttemptNews) -> None:
@@ -139,71 +132,48 @@ def _release(work: Work, run: sa.Row[Any], step: str) -> None:
     if not next(each for each in steps if each.name == step).complete:
         return
     for name in released(steps):
-        text = placing.reconsider(work, run, name)
+        text = placing.reconsider(work, run.organisation, run.id, name)
         if text:
-            latest = store.count_up(work, run.id, events=1)
-            event = {"instance": run.id, "number": latest.events, "kind": "decision", "step": name, "text": text}
-            store.tell(work, [event])
+            store.tell(work, store.take_number(work, run.id), "decision", step=name, text=text)
         store.mark_steps(work, run.id, [name], "started")
         jobs.start(work, store.attempts(work, run.id, [name]))
 
 
-def _give_up(work: Work, run: sa.Row[Any], news: AttemptNews) -> bool:
-    """Steps that need the failed one never run, and their reservations are returned; whether there are any."""
+def _give_up(work: Work, run: sa.Row[Any], news: AttemptNews) -> sa.Row[Any]:
+    """Steps that need the failed one never run, and their reservations are returned; the run afterwards."""
     names = given_up(counts(work, run.id))
     if not names:
-        return False
+        return run
     reason = f"never run: step {news.step} {'was cancelled' if news.phase is Phase.CANCELLED else 'did not end well'}"
     store.mark_steps(work, run.id, names, "void")
     keys = store.void_jobs(work, run.id, names, reason)
-    latest = store.count_up(work, run.id, events=1, jobs_ended=len(keys), jobs_cancelled=len(keys))
-    text = f"{', '.join(names)}: {reason}"
-    store.tell(work, [{"instance": run.id, "number": latest.events, "kind": "job", "phase": "void", "text": text}])
+    after = store.void_in_run(work, run.id, len(keys))
+    store.tell(work, after, "job", phase="void", text=f"{', '.join(names)}: {reason}")
     jobs.cancel(work, keys, "heroes")
-    return True
+    return after
 
 
 def finish(work: Work, run: sa.Row[Any]) -> None:
     """End a run whose jobs have all ended."""
     state = end_of_run(run.jobs_failed, run.jobs_cancelled, stopped=bool(run.cancelled_by))
     reason = _reason(work, run, state)
-    run = store.count_up(work, run.id, events=1, state=state, ended_at=work.now, reason=reason)
-    store.tell(work, [{"instance": run.id, "number": run.events, "kind": "state", "phase": state, "text": reason}])
+    ended = store.take_number(work, run.id, state=state, ended_at=work.now, reason=reason)
+    store.tell(work, ended, "state", phase=state, text=reason)
     work.emit("workflow.ended", run.organisation, run.id, state=str(state), user=run.user, template=run.template)
 
 
-def _reason(work: Work, run: sa.Row[Any], state: str) -> str:
+def _reason(work: Work, run: sa.Row[Any], state: RunState) -> str:
     if run.cancelled_by:
         return f"cancelled by {run.cancelled_by}"
-    if state == "done":
+    if state is RunState.DONE:
         return ""
     wrong = [row for row in store.jobs(work, run.id) if row.state in (JobState.FAILED, JobState.CANCELLED)]
     told = f"{wrong[0].step}: {wrong[0].reason or wrong[0].state}" if wrong else ""
     return told if len(wrong) < 2 else f"{told} (and {len(wrong) - 1} more)"
 
 
-def _job_event(run: sa.Row[Any], news: AttemptNews, number: int) -> dict[str, Any]:
+def _tell(work: Work, run: sa.Row[Any], news: AttemptNews) -> None:
     text = news.reason
     if news.retry_of and news.phase in (Phase.HELD, Phase.WAITING):
         text = f"attempt {news.ordinal}, after the cluster failed under the one before. {text}".strip()
-    return {
-        "instance": run.id, "number": number, "kind": "job", "step": news.step, "index": news.index,
-        "phase": news.phase, "text": text,
-    }  # fmt: skip
-
-
-def _running() -> sa.ColumnElement[Any]:
-    """A run that waits is running now; any other stays as it is."""
-    state = store.instance.c.state
-    return sa.case((state == "waiting", "running"), else_=state)
-
-
-def _first_start(work: Work) -> sa.ColumnElement[Any]:
-    column = store.instance.c.started_at
-    return sa.func.coalesce(column, sa.literal(work.now, column.type))
-
-
-def _method(method: str) -> sa.ColumnElement[Any]:
-    """The method of a run's energy: that of its jobs where they agree."""
-    column = store.instance.c.energy_method
-    return sa.case((column.in_(("", method)), method), else_="several methods")
+    store.tell(work, run, "job", step=news.step, index=news.index, phase=news.phase, text=text)

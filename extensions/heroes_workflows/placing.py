@@ -123,9 +123,11 @@ def total(amounts: Sequence[Money]) -> Money:
 # ------------------------------------------------------------------------------------------------------- later steps
 
 
-def reconsider(work: Work, run: sa.Row[Any], step: str) -> str:
+def reconsider(work: Work, organisation: str, identity: str, step: str) -> str:
     """Decide again for a step that is about to start. What was decided where it moves, "" where it stays: a refusal of
     money, or a place that is gone, never stops a step that is paid for where it is planned."""
+    run = store.find(work, organisation, identity)
+    assert run is not None, "whoever asks holds its row"
     try:
         with work.connection.begin_nested():
             return _move(work, run, step)
@@ -163,7 +165,7 @@ def _move(work: Work, run: sa.Row[Any], step: str) -> str:
 def _note_places(work: Work, run: sa.Row[Any]) -> None:
     rows = store.jobs(work, run.id)
     place = join_places(f"{row.cluster}/{row.queue}" for row in rows)
-    store.count_up(work, run.id, place=place, reserved=sum(row.reserved for row in rows))
+    store.set_places(work, run.id, place, sum(row.reserved for row in rows))
 
 
 def _plans(work: Work, run: sa.Row[Any], step: str) -> tuple[StepPlan, ...]:

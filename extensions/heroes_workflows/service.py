@@ -126,9 +126,8 @@ def cancel(work: Work, caller: Caller, identity: str) -> api.Instance:
     if run.state in RUN_ENDED and not run.cancelled_by:
         raise Conflict(f"Run {identity} has ended ({run.state}).", hint="There is nothing to cancel.")
     if not run.cancelled_by:
-        run = store.count_up(work, identity, events=1, cancelled_by=caller.actor)
-        text = f"cancelled by {caller.actor}"
-        store.tell(work, [{"instance": identity, "number": run.events, "kind": "cancel", "text": text}])
+        stopped = store.take_number(work, identity, cancelled_by=caller.actor)
+        store.tell(work, stopped, "cancel", text=f"cancelled by {caller.actor}")
         work.audit(caller.organisation, caller.actor, "workflow.cancel", identity, owner=run.user)
         jobs.cancel(work, store.attempts(work, identity), caller.actor)
         work.wake()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -139,7 +141,7 @@ instance_event = sa.Table(
 
 def add(
     work: Work, run: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], jobs: Sequence[Mapping[str, Any]]
-) -> None:
+) -> Row:
     """A new run with its steps and jobs."""
     row = work.execute(sa.insert(instance).values(run).returning(instance)).one()
     _summarise(work, row)
@@ -149,20 +151,11 @@ def add(
     if labels:
         common = {"organisation": run["organisation"], "instance": run["id"]}
         work.execute(sa.insert(instance_label), [{**common, **label} for label in labels])
-
-
-def count_up(work: Work, identity: str, events: int = 0, **changes: Any) -> Row:
-    """Lock the run's row and change it: numbers of counting columns are added, others set; `events` numbers are taken
-    (every change that lists show takes one). The row afterwards; its `events` is the last number taken."""
-    values = {name: instance.c[name] + value if name in _COUNTS else value for name, value in changes.items()}
-    values["events"] = instance.c.events + events
-    changed = sa.update(instance).where(instance.c.id == identity).values(values).returning(instance)
-    row = work.execute(changed).one()
-    if events:
-        _summarise(work, row)
     return row
 
 
+#: What the following of jobs needs of a run: all but the texts, which may be long.
+_BRIEF = tuple(c for c in instance.c if c.name not in ("parameters", "inputs", "objects", "summary"))
 _SUMMARISE = sa.update(instance).where(instance.c.id == sa.bindparam("_id")).values(summary=sa.bindparam("_summary"))
 
 
@@ -170,36 +163,124 @@ def _summarise(work: Work, row: Row) -> None:
     work.execute(_SUMMARISE, {"_id": row.id, "_summary": views.instance(row).model_dump_json()})
 
 
-_COUNTS = frozenset({"jobs_ended", "jobs_done", "jobs_failed", "jobs_cancelled", "cost", "joules_doubt"})
+def take_number(work: Work, identity: str, **changes: Any) -> Row:
+    """Lock the run's row, set these columns and take the next event's number (`events` of the row afterwards)."""
+    chosen = sa.update(instance).where(instance.c.id == identity)
+    row = work.execute(chosen.values(events=instance.c.events + 1, **changes).returning(*_BRIEF)).one()
+    _summarise(work, row)
+    return row
 
 
-def tell(work: Work, events: Sequence[Mapping[str, Any]]) -> None:
-    """Add events whose numbers were taken by `count_up`."""
-    work.execute(sa.insert(instance_event), [{**_NO_EVENT, "at": work.now, **event} for event in events])
+def set_places(work: Work, identity: str, place: str, reserved: int) -> None:
+    """Where the run's jobs are, and what is reserved for them. Whoever calls it takes a number to tell of it."""
+    chosen = sa.update(instance).where(instance.c.id == identity)
+    work.execute(chosen.values(place=place, reserved=reserved))
 
 
+def void_in_run(work: Work, identity: str, jobs: int) -> Row:
+    """So many jobs of the run never run; takes a number, like `take_number`."""
+    columns = instance.c
+    return take_number(
+        work, identity, jobs_ended=columns.jobs_ended + jobs, jobs_cancelled=columns.jobs_cancelled + jobs
+    )
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What the news of one job adds to its run. `begun`: a job runs or has run; `ended`: the counter of how it ended,
+    "" while it goes on; micro-units, joules with their absolute doubt and method, gCO2e (None: not measured)."""
+
+    begun: bool = False
+    ended: str = ""
+    cost: int = 0
+    joules: float | None = None
+    doubt: float = 0.0
+    method: str = ""
+    grams: float = 0.0
+
+
+def _advance() -> sa.UpdateBase:
+    """One statement for all news, made once: it is the most frequent of all."""
+    run, number, real = instance.c, sa.Integer, sa.Float
+    begun = sa.bindparam("_begun", type_=number) == 1
+    measured = sa.bindparam("_measured", type_=number) == 1
+    method = sa.bindparam("_method", type_=sa.String)
+    now = sa.bindparam("_now", type_=run.started_at.type)
+    values: dict[str, Any] = {
+        "events": run.events + 1,
+        "state": sa.case((sa.and_(run.state == "waiting", begun), "running"), else_=run.state),
+        "started_at": sa.case((begun, sa.func.coalesce(run.started_at, now)), else_=run.started_at),
+        "joules": sa.case(
+            (measured, sa.func.coalesce(run.joules, 0.0) + sa.bindparam("_joules", type_=real)), else_=run.joules
+        ),
+        "grams": sa.case(
+            (measured, sa.func.coalesce(run.grams, 0.0) + sa.bindparam("_grams", type_=real)), else_=run.grams
+        ),
+        "energy_method": sa.case(
+            (sa.not_(measured), run.energy_method),
+            (sa.or_(run.energy_method == "", run.energy_method == method), method),
+            else_="several methods",
+        ),
+        "joules_doubt": run.joules_doubt + sa.bindparam("_doubt", type_=real),
+        "cost": run.cost + sa.bindparam("_cost", type_=sa.BigInteger),
+    }
+    for name in ("jobs_ended", "jobs_done", "jobs_failed", "jobs_cancelled"):
+        values[name] = run[name] + sa.bindparam(f"_{name}", type_=number)
+    return sa.update(instance).where(run.id == sa.bindparam("_id")).values(values).returning(*_BRIEF)
+
+
+_ADVANCE = _advance()
+
+
+def advance(work: Work, identity: str, by: Advance) -> Row:
+    """Lock the run's row, add what one job's news adds and take a number, like `take_number`."""
+    counted = {f"_jobs_{name}": int(by.ended == name) for name in ("done", "failed", "cancelled")}
+    values = {
+        "_id": identity, "_now": work.now, "_begun": int(by.begun), "_jobs_ended": int(bool(by.ended)), **counted,
+        "_cost": by.cost, "_measured": int(by.joules is not None), "_joules": by.joules or 0.0, "_doubt": by.doubt,
+        "_method": by.method, "_grams": by.grams,
+    }  # fmt: skip
+    row = work.execute(_ADVANCE, values).one()
+    _summarise(work, row)
+    return row
+
+
+_TELL = sa.insert(instance_event)
 _NO_EVENT = {"step": "", "index": 0, "phase": "", "text": ""}
 
-_CHANGE_JOB = (
-    sa.update(instance_job)
-    .where(
-        instance_job.c.instance == sa.bindparam("_instance"),
-        instance_job.c.position == sa.bindparam("_position"),
-        instance_job.c.index == sa.bindparam("_index"),
-    )
-)  # fmt: skip
+
+def tell(work: Work, run: Row, kind: str, **event: Any) -> None:
+    """Add an event under the number that was taken."""
+    identity = {"instance": run.id, "number": run.events, "at": work.now, "kind": kind}
+    work.execute(_TELL, {**_NO_EVENT, **identity, **event})
+
+
+def _of_job(*columns: str) -> sa.Update:
+    key = instance_job.c.instance, instance_job.c.position, instance_job.c.index
+    chosen = sa.update(instance_job).where(*(column == sa.bindparam(f"_{column.name}") for column in key))
+    return chosen.values({name: sa.bindparam(f"_new_{name}", type_=instance_job.c[name].type) for name in columns})
+
+
+@cache
+def _changing(columns: tuple[str, ...]) -> sa.Update:
+    return _of_job(*columns)
 
 
 def change_job(work: Work, row: Row, **columns: Any) -> None:
     """Set columns of a job."""
     key = {"_instance": row.instance, "_position": row.position, "_index": row.index}
-    work.execute(_CHANGE_JOB.values(columns), key)
+    work.execute(_changing(tuple(columns)), {**key, **{f"_new_{name}": value for name, value in columns.items()}})
+
+
+@cache
+def _counting(column: str) -> sa.Update:
+    key = instance_step.c.instance == sa.bindparam("_instance"), instance_step.c.name == sa.bindparam("_step")
+    return sa.update(instance_step).where(*key).values({column: instance_step.c[column] + 1})
 
 
 def count_step(work: Work, identity: str, step: str, column: str) -> None:
-    """One more job of a step has ended so."""
-    chosen = sa.update(instance_step).where(instance_step.c.instance == identity, instance_step.c.name == step)
-    work.execute(chosen.values({column: instance_step.c[column] + 1}))
+    """One more job of a step has ended so: done, failed or cancelled."""
+    work.execute(_counting(column), {"_instance": identity, "_step": step})
 
 
 def mark_steps(work: Work, identity: str, names: Sequence[str], column: str) -> None:
@@ -237,18 +318,25 @@ def find(work: Work, organisation: str, identity: str) -> Row | None:
     return work.execute(chosen).one_or_none()
 
 
+_STEPS = sa.select(instance_step).where(instance_step.c.instance == sa.bindparam("instance"))
+_STEPS = _STEPS.order_by(instance_step.c.position)
+
+
 def steps(work: Work, identity: str) -> Sequence[Row]:
     """The steps of a run in the order in which they can run."""
-    chosen = sa.select(instance_step).where(instance_step.c.instance == identity)
-    return work.execute(chosen.order_by(instance_step.c.position)).all()
+    return work.execute(_STEPS, {"instance": identity}).all()
+
+
+_JOB = sa.select(instance_job).where(
+    instance_job.c.instance == sa.bindparam("instance"),
+    instance_job.c.step == sa.bindparam("step"),
+    instance_job.c.index == sa.bindparam("index"),
+)
 
 
 def job(work: Work, identity: str, step: str, index: int) -> Row | None:
     """One job."""
-    chosen = sa.select(instance_job).where(
-        instance_job.c.instance == identity, instance_job.c.step == step, instance_job.c.index == index
-    )
-    return work.execute(chosen).one_or_none()
+    return work.execute(_JOB, {"instance": identity, "step": step, "index": index}).one_or_none()
 
 
 def jobs(work: Work, identity: str, after: tuple[int, int] = (-1, -1), limit: int = 100_000) -> Sequence[Row]:

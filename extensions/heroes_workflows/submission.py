@@ -33,11 +33,11 @@ def submit(work: Work, caller: Caller, request: api.Submit, asked: Asked, *, aga
     steps = _steps(asked)
     keys = _create(work, caller, identity, chosen)
     run = _run(work, caller, identity, chosen) | {"labels": dict(request.labels), "again_of": again_of}
-    store.add(work, run, _step_rows(identity, steps), _job_rows(identity, steps, chosen, keys))
+    row = store.add(work, run, _step_rows(identity, steps), _job_rows(identity, steps, chosen, keys))
     begin = set(first(steps))
     jobs.start(work, [key for key, plan in zip(keys, asked.plans, strict=True) if plan.name in begin])
     text = f"submitted to {chosen.place} by policy {asked.policy}"
-    store.tell(work, [{"instance": identity, "number": 1, "kind": "submitted", "phase": "waiting", "text": text}])
+    store.tell(work, row, "submitted", phase="waiting", text=text)
     work.audit(
         caller.organisation, caller.actor, "workflow.submit", identity,
         template=f"{run['template']}@{run['version']}", place=chosen.place, decision=chosen.decision,

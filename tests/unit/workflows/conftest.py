@@ -36,8 +36,7 @@ def add_run(database: Database, **changes: Any) -> str:
         "predicted": {}, "prefix": f"runs/{row['id']}/add/",
     }  # fmt: skip
     with database.write() as work:
-        store.add(work, row, [step], [job])
-        store.tell(work, [{"instance": row["id"], "number": 1, "kind": "submitted"}])
+        store.tell(work, store.add(work, row, [step], [job]), "submitted")
     return str(row["id"])
 
 

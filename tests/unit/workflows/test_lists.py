@@ -74,9 +74,7 @@ def test_a_list_shows_every_figure(database: Database) -> None:
     """What stands in the row is in the list, with its unit; what is not known yet is null."""
     identity = add_run(database, labels={"case": "a"})
     with database.write() as work:
-        store.count_up(
-            work, identity, events=1, cost=1_500_000, joules=100.0, joules_doubt=25.0, energy_method="model", grams=0.5
-        )
+        store.advance(work, identity, store.Advance(False, "done", 1_500_000, 100.0, 25.0, "model", 0.5))
     with database.read() as work:
         (item,) = parsed(service.listing(work, ALICE, api.ListInstances(), user="alice")).items
         shown = service.show(work, ALICE, identity).instance
@@ -136,8 +134,7 @@ def test_events_are_numbered_and_waited_for(database: Database) -> None:
     assert (waited.items, waited.next) == ((), 1)
     with database.write() as work:
         for number in (2, 3, 4):
-            row = store.count_up(work, identity, events=1, state="done")
-            store.tell(work, [{"instance": identity, "number": row.events, "kind": "state", "text": str(number)}])
+            store.tell(work, store.take_number(work, identity, state="done"), "state", text=str(number))
     page, rest, end = ask(1), ask(3), ask(4)
     assert page is not None
     assert rest is not None
