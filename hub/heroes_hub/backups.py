@@ -69,22 +69,29 @@ def write(home: Home, settings: Settings, target: Path) -> Told:
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     database = home.database(settings, pool_size=2)
     try:
-        with os.fdopen(descriptor, "wb") as file, gzip.GzipFile("", "wb", 6, file) as packed:
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                _add_store(tar, database, told)
-                if settings.objects.kind == "embedded":
-                    _add_files(tar, "objects", home.objects / "objects", told)
-                _add_files(tar, "secrets", home.folder / "secrets", told, counted=False)
-                _add_files(tar, "keys", home.objects / "keys", told, counted=False, pattern="platform.*.json")
-                _add(tar, "heroes.toml", home.settings_file.read_bytes(), told)
-                manifest = {"format": FORMAT, "version": version("heroes-hpc"), "sums": told.sums}
-                _add(tar, "manifest.json", json.dumps(manifest).encode(), Told())
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            gzip.GzipFile("", "wb", 6, file) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            _add_all(tar, home, settings, database, told)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
         database.close()
     told.bytes = target.stat().st_size
     return told
+
+
+def _add_all(tar: tarfile.TarFile, home: Home, settings: Settings, database: Database, told: Told) -> None:
+    _add_store(tar, database, told)
+    if settings.objects.kind == "embedded":
+        _add_files(tar, "objects", home.objects / "objects", told)
+    _add_files(tar, "secrets", home.folder / "secrets", told, counted=False)
+    _add_files(tar, "keys", home.objects / "keys", told, counted=False, pattern="platform.*.json")
+    _add(tar, "heroes.toml", home.settings_file.read_bytes(), told)
+    manifest = {"format": FORMAT, "version": version("heroes-hpc"), "sums": told.sums}
+    _add(tar, "manifest.json", json.dumps(manifest).encode(), Told())
 
 
 def _add_store(tar: tarfile.TarFile, database: Database, told: Told) -> None:
@@ -164,7 +171,7 @@ def restore(home: Home, source: Path) -> Told:
         unpacked = Path(scratch)
         _unpack(source, unpacked, told)
         settings = load(unpacked / "heroes.toml")
-        _place(unpacked, home, settings)
+        _place(unpacked, home)
         database = home.database(settings, pool_size=2)
         try:
             _fill(database, unpacked / "store", told)
@@ -215,7 +222,7 @@ def _copy(stream: IO[bytes], path: Path) -> str:
     return whole.hexdigest()
 
 
-def _place(unpacked: Path, home: Home, settings: Settings) -> None:
+def _place(unpacked: Path, home: Home) -> None:
     """Put objects and secrets where they belong."""
     for each in (home.objects, home.store_file.parent):
         each.mkdir(mode=0o700, exist_ok=True)
@@ -229,7 +236,6 @@ def _place(unpacked: Path, home: Home, settings: Settings) -> None:
             (unpacked / name).rename(target)
     for key in (home.objects / "keys").glob("platform.*.json"):
         _rooted(key, home)
-    assert settings is not None
 
 
 def _rooted(key: Path, home: Home) -> None:

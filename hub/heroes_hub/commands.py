@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -35,8 +36,6 @@ def up(folder: Path | None, foreground: bool) -> None:
     settings = home.prepare()
     if foreground:
         operate.check_ports(settings)
-        import sys
-
         os.execv(sys.executable, [sys.executable, "-m", "heroes_hub.supervisor", str(home.folder)])  # noqa: S606
     fresh = operate.up(home, settings)
     click.echo(f"HEROES {'is up' if fresh else 'was up already'} at {operate.address(settings)}")
@@ -124,8 +123,6 @@ def _follow(path: Path) -> None:
 @_FOLDER
 def engine(folder: Path | None) -> None:
     """Run one more engine in the foreground, on PostgreSQL: clusters are shared among engines."""
-    import sys
-
     home = _home(folder)
     operate.existing(home)
     os.execv(sys.executable, [sys.executable, "-m", "heroes_hub.engine", str(home.folder)])  # noqa: S606

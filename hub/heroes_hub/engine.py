@@ -28,7 +28,8 @@ from heroes_data.staging import Mover
 from heroes_hub.home import Home
 from heroes_hub.platform import embedded_server, engine_address, folder_argument, object_store
 from heroes_hub.settings import Settings, load
-from heroes_jobs.engine import Engine, EngineSettings
+from heroes_jobs.desk import EngineSettings
+from heroes_jobs.engine import Engine
 from heroes_spawners.machine.site import open_machine
 
 LOG = logging.getLogger("heroes.hub.engine")

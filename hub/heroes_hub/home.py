@@ -49,8 +49,9 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """Built environments; may be deleted."""
-        return self.folder / "cache"
+        """Built environments, shared by all platforms of this user; may be deleted."""
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(cache) / "heroes" / "environments"
 
     @property
     def first_administrator(self) -> Path:
@@ -62,7 +63,7 @@ class Home:
         pass through to where their jobs run, and see nothing on the way."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o711)
-        for each in (self.log, self.run, self.store_file.parent, self.objects, self.cache, self.folder / "secrets"):
+        for each in (self.log, self.run, self.store_file.parent, self.objects, self.folder / "secrets"):
             each.mkdir(mode=0o700, exist_ok=True)
         self.machine.mkdir(mode=0o711, exist_ok=True)
         write_first(self.settings_file, settings)

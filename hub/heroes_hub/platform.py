@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from heroes.api.units import PowerModel, PriceModel, Watts
+from heroes_applications import service as applications
 from heroes_clusters import service as clusters
 from heroes_clusters.model import EVERYBODY, MACHINE, Cluster, Queue
 from heroes_core import migrate
@@ -67,12 +68,14 @@ def look_after(home: Home) -> Callable[[], None]:
 
 
 def configure(database: Database, settings: Settings, site: MachineSite | None) -> None:
-    """Make the store what the settings say of this machine, of agreements and of exchange rates."""
+    """Make the store what the settings say of this machine, of agreements and of exchange rates, and publish the
+    workflows that this version ships."""
     agreed = [marketplace.Agreed(**each.model_dump()) for each in settings.marketplace.agreements]
     rates = {(pair[:3], pair[4:]): Decimal(rate) for pair, rate in settings.marketplace.rates.items()}
     with database.write() as work:
         if site is not None:
             clusters.configure(work, cluster_of(settings.machine, site), queues_of(settings.machine, site.machine))
+        applications.install_shipped(work)
         marketplace.configure(work, agreed, ACTOR)
         marketplace.configure_rates(work, rates, PLATFORM, ACTOR)
 

@@ -64,7 +64,8 @@ class Supervisor:
         """Supervise until told to stop."""
         try:
             while not self._stopping:
-                if any([self._look(each) for each in self._running]):
+                changed = [self._look(each) for each in self._running]
+                if any(changed):
                     self._tell()
                 if self._look_after is not None and time.monotonic() > self._looked + 5.0:
                     self._looked = time.monotonic()
