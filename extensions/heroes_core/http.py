@@ -11,6 +11,7 @@ import time
 import types
 import typing
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -152,10 +153,15 @@ class OperationHandler(JupyterHandler):
         return values
 
     async def _in_pool(self, function: Any, *arguments: Any) -> Any:
+        return await self._in(self.runtime.pool, function, *arguments)
+
+    async def _in_streams(self, function: Any, *arguments: Any) -> Any:
+        """In a thread that may be held for as long as the other side takes."""
+        return await self._in(self.runtime.streams, function, *arguments)
+
+    async def _in(self, pool: Executor, function: Any, *arguments: Any) -> Any:
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(
-            self.runtime.pool, lambda: context.run(function, *arguments)
-        )
+        return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, *arguments))
 
     async def _wait(self, call: Call, request: Any) -> Any:
         """Ask again after each commit, without holding a thread, until there is an answer or the time is over."""
@@ -187,7 +193,7 @@ class OperationHandler(JupyterHandler):
         if download.size is not None:
             self.set_header("Content-Length", str(download.size))
         chunks = iter(download.parts)
-        while (part := await self._in_pool(next, chunks, None)) is not None:
+        while (part := await self._in_streams(next, chunks, None)) is not None:
             self.write(part)
             await self.flush()
         self.finish()

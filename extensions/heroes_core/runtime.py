@@ -24,6 +24,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.pool = ThreadPoolExecutor(self.threads, thread_name_prefix="api")
+        self.streams = ThreadPoolExecutor(4 * self.threads, thread_name_prefix="stream")
         self.news = _News(self.database)
 
 

@@ -241,6 +241,13 @@ def test_an_upload_that_is_cut_off_makes_nothing(served: Served, made: list[str]
     assert made == ["whole"]
 
 
+def test_a_refused_upload_is_told_why(served: Served) -> None:
+    """Who sends megabytes without the right gets the refusal, not a cut connection."""
+    answer = ask(served, "POST", "/up/big", "bob", content=(b"y" * 2**20 for _ in range(8)))
+    assert answer.status_code == 403
+    assert answer.json()["error"]["type"] == "NotAllowed"
+
+
 def test_a_download_streams_and_cannot_run_in_a_browser(served: Served) -> None:
     """A download has its size and name, and is sandboxed."""
     answer = ask(served, "GET", "/down/x?size=50")
