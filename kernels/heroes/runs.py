@@ -148,7 +148,8 @@ class Run(Viewable):
             request = api.AskEvents(workflow_instance_id=self.id, after=after, wait=wait)
             page: api.Events = self._client.call(api.EVENTS, request)
             yield from page.items
-            if page.ended or not (follow or page.items):
+            full = len(page.items) >= request.limit
+            if not full and (page.ended or not (follow or page.items)):
                 return
             after = page.next
 

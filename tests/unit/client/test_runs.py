@@ -105,6 +105,12 @@ def test_events_so_far(run: runs.Run, api: FakeApi) -> None:
     assert [event.number for event in run.events()] == [1, 2]
 
 
+def test_more_events_than_a_page(run: runs.Run, api: FakeApi) -> None:
+    """An ended run with more events than one answer holds is told to its end."""
+    api.on("GET", f"{INSTANCE_PATH}/events", turns(events(*range(1, 201), ended=True), events(201, ended=True)))
+    assert [event.number for event in run.events(follow=True)][-1] == 201
+
+
 def test_the_log(run: runs.Run, api: FakeApi) -> None:
     """The log is read to its present end, part by part."""
     api.on("GET", f"{INSTANCE_PATH}/log", turns(log("one ", 4), log("two", 7), log("", 7)))
