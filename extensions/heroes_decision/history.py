@@ -19,8 +19,8 @@ LEVELS: tuple[Level, ...] = ("class", "template", "user")
 LONGEST = 64
 #: An observation counts this much less than the next newer one.
 _FADING = 0.97
-#: What is assumed before anything is known: people ask for far more time than they need, and sometimes use all of it.
-_RATIO_PRIOR = (0.02, 0.1, 0.3, 0.7, 1.0)
+#: What is assumed before anything is known: many jobs end at once, most use a small part of their limit, some all of it.
+_RATIO_PRIOR = (0.0005, 0.01, 0.08, 0.35, 1.0)
 #: Seconds in a queue with free cores, and in one without.
 _WAIT_FREE = (0.0, 1.0, 3.0, 10.0, 60.0)
 _WAIT_BUSY = (30.0, 300.0, 1800.0, 7200.0, 28800.0)

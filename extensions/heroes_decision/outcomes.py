@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -40,22 +40,46 @@ class Ended:
 
 
 def record(work: Work, ended: Ended) -> None:
-    """Keep it, once for each key; later decisions learn from it."""
+    """Keep it, once for each key, with all others of this transaction; later decisions learn from it."""
+    if ended.predicted and ended.run_s > 0:
+        work.gather(record_all, ended)
+
+
+def record_all(work: Work, held: Sequence[Ended]) -> None:
+    """Keep many, and what is counted and remembered of them as if they had come one by one."""
+    before = store.known(work, {each.key for each in held})
+    fresh = list({each.key: each for each in held if each.key not in before}.values())
+    store.add_outcomes(work, [(each.key, each.organisation, _facts(each)) for each in fresh])
+    for organisation in sorted({each.organisation for each in fresh}):
+        store.count(work, organisation, _coverage([each for each in fresh if each.organisation == organisation]))
+    news: dict[str, list[list[float]]] = {}
+    for each in fresh:
+        for name, seen in _observed(each).items():
+            news.setdefault(name, []).extend(seen)
+    store.remember(work, news)
+
+
+def _facts(ended: Ended) -> dict[str, Any]:
     told = ended.predicted
-    if not told or ended.run_s <= 0:
-        return
-    micros = ended.cost.micros
-    grams = None if ended.energy is None else ended.energy.value / 3.6e6 * told["pue"] * told["g_per_kwh"]
-    facts = {
+    joules = None if ended.energy is None else ended.energy.value
+    grams = None if joules is None else joules / 3.6e6 * told["pue"] * told["g_per_kwh"]
+    return {
         "template": ended.template, "step": ended.step, "place": ended.place, "currency": ended.cost.currency,
-        "run": told["run"], "cost": told["cost"], "energy": told["energy"], "run_s": ended.run_s, "micros": micros,
-        "joules": None if ended.energy is None else ended.energy.value, "grams": grams,
+        "run": told["run"], "cost": told["cost"], "energy": told["energy"], "run_s": ended.run_s,
+        "micros": ended.cost.micros, "joules": joules, "grams": grams,
     }  # fmt: skip
-    if not store.add_outcome(work, ended.key, ended.organisation, facts):
-        return
-    pairs = zip(_QUANTILES, told["run"], told["cost"], strict=True)
-    store.count(work, ended.organisation, {name: (ended.run_s <= run, micros <= cost) for name, run, cost in pairs})
-    store.remember(work, _observed(ended))
+
+
+def _coverage(held: Sequence[Ended]) -> dict[str, tuple[int, int, int]]:
+    """For each quantile: jobs, and how many of them ran, and cost, at most that."""
+    return {
+        name: (
+            len(held),
+            sum(each.run_s <= each.predicted["run"][number] for each in held),
+            sum(each.cost.micros <= each.predicted["cost"][number] for each in held),
+        )
+        for number, name in enumerate(_QUANTILES)
+    }
 
 
 def _observed(ended: Ended) -> dict[str, list[list[float]]]:

@@ -100,17 +100,23 @@ def remember(work: Work, news: Mapping[str, Sequence[Sequence[float]]]) -> None:
         work.execute(sa.update(ring).where(here).values(seen=seen))
 
 
-def add_outcome(work: Work, key: str, organisation: str, facts: Mapping[str, Any]) -> bool:
-    """Keep one job's predicted and actual figures; False when they are kept already."""
-    statement = _insert(work)(outcome).values(key=key, organisation=organisation, at=work.now, facts=dict(facts))
-    return work.execute(statement.on_conflict_do_nothing()).rowcount == 1
+def known(work: Work, keys: Iterable[str]) -> set[str]:
+    """Those of the keys whose outcome is kept."""
+    return set(work.execute(sa.select(outcome.c.key).where(outcome.c.key.in_(sorted(keys)))).scalars())
 
 
-def count(work: Work, organisation: str, within: Mapping[str, tuple[bool, bool]]) -> None:
-    """Add one job to the organisation's coverage: {quantile: (run was at or below it, cost was)}."""
+def add_outcomes(work: Work, rows: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
+    """Keep predicted and actual figures of jobs: (key, organisation, facts)."""
+    values = [{"key": key, "organisation": owner, "at": work.now, "facts": dict(facts)} for key, owner, facts in rows]
+    if values:
+        work.execute(_insert(work)(outcome).on_conflict_do_nothing(), values)
+
+
+def count(work: Work, organisation: str, within: Mapping[str, tuple[int, int, int]]) -> None:
+    """Add jobs to the organisation's coverage: {quantile: (jobs, runs at or below it, costs at or below it)}."""
     for quantile in sorted(within):
-        run, cost = within[quantile]
-        row = {"organisation": organisation, "quantile": quantile, "jobs": 1, "run": int(run), "cost": int(cost)}
+        jobs, run, cost = within[quantile]
+        row = {"organisation": organisation, "quantile": quantile, "jobs": jobs, "run": run, "cost": cost}
         statement = _insert(work)(coverage).values(**row)
         added = {name: coverage.c[name] + row[name] for name in ("jobs", "run", "cost")}
         work.execute(statement.on_conflict_do_update(index_elements=["organisation", "quantile"], set_=added))
