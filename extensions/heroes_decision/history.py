@@ -19,7 +19,7 @@ LEVELS: tuple[Level, ...] = ("class", "template", "user")
 LONGEST = 64
 #: An observation counts this much less than the next newer one.
 _FADING = 0.97
-#: What is assumed before anything is known: many jobs end at once, most use a small part of their limit, some all of it.
+#: Assumed before anything is known: many jobs end at once, most use a small part of their limit, some all of it.
 _RATIO_PRIOR = (0.0005, 0.01, 0.08, 0.35, 1.0)
 #: Seconds in a queue with free cores, and in one without.
 _WAIT_FREE = (0.0, 1.0, 3.0, 10.0, 60.0)
