@@ -17,10 +17,15 @@ from heroes.api.errors import Unavailable
 from heroes.api.units import PowerModel, PriceModel, Watts
 from heroes_hub.story import Story
 
+
+def _power(idle: float, busy: float) -> PowerModel:
+    return PowerModel(idle=Watts(idle), busy=Watts(busy), source="data sheet")
+
+
 #: What the two ask: the cloud is dearer and greener.
 TERMS = {
-    "alpha": (PriceModel(per_core_hour=Decimal("0.03")), PowerModel(idle=Watts(80), busy=Watts(240)), 420.0),
-    "cumulus": (PriceModel(per_node_hour=Decimal("0.90")), PowerModel(idle=Watts(60), busy=Watts(200)), 120.0),
+    "alpha": (PriceModel(per_core_hour=Decimal("0.30")), _power(80, 240), 420.0),
+    "cumulus": (PriceModel(per_node_hour=Decimal("0.90")), _power(60, 200), 120.0),
 }
 READY_S = 240.0
 

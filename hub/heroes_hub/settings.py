@@ -94,8 +94,8 @@ class MachineSettings(Model):
     currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="The currency of the queues' prices.")
     queues: tuple[MachineQueue, ...] = Field(
         (
-            MachineQueue(name="small", share=0.5, max_walltime_s=7200, per_core_hour="0.02"),
-            MachineQueue(name="large", share=1.0, max_walltime_s=86400, per_core_hour="0.05", per_use="0.01"),
+            MachineQueue(name="small", share=0.5, max_walltime_s=7200, per_core_hour="0.20"),
+            MachineQueue(name="large", share=1.0, max_walltime_s=86400, per_core_hour="0.50", per_use="0.01"),
         ),
         description="The queues.",
     )

@@ -46,7 +46,7 @@ class Story:
         """The address, and how to go on."""
         self.step("Go on yourself")
         login = f'heroes login --url {address} --organisation {organisation} --user {user} --password "{password}"'
-        self.say(f"address      {address} (its operations: {address}/api.html)")
+        self.say(f"address      {address} (its operations: {address}/reference)")
         self.say(f"command line {login}")
         self.say("             heroes workflow list; heroes run list; heroes budget list; heroes cluster list")
         self.say(f'Python       import heroes; hs = heroes.connect(); hs.workflows["{WORKFLOW}"].decide()')
@@ -95,16 +95,15 @@ def follow(story: Story, options: Options) -> Run:
     story.step(f"Submit to {best.told.place} and watch")
     run = best.submit(labels={"story": "demo"})
     story.say(f"run {run.id}")
-    began, seen, told = time.monotonic(), 0, ""
+    began, count = time.monotonic(), 0
     for event in run.events(follow=True):
-        seen = event.number
-        line = f"{event.kind} {event.text}".strip() if hasattr(event, "text") else str(event)
-        if line != told:
-            story.say(f"  {time.monotonic() - began:6.1f} s  {line}")
-        told = line
+        count += 1
+        where = f"{event.step}[{event.index}]" if event.index else event.step
+        words = [event.kind if event.kind != "job" else "", where, event.phase, event.text]
+        story.say(f"  {time.monotonic() - began:6.1f} s  {' '.join(word for word in words if word)}")
         assert time.monotonic() - began < PATIENCE_S, f"the run took more than {PATIENCE_S:g} s"
     run.refresh()
-    story.say(f"  {time.monotonic() - began:6.1f} s  {run.state}, {seen} events")
+    story.say(f"  {time.monotonic() - began:6.1f} s  {run.state}, {count} events")
     assert run.state == "done", f"the run ended as {run.state}: {run.reason} {_stderr(run)}"
     return run
 
