@@ -55,6 +55,7 @@ class Work:
     _news: list[dict[str, Any]] = field(default_factory=list)
     _afterwards: list[Callable[[], None]] = field(default_factory=list)
     _wakes: bool = False
+    _gathered: dict[Callable[[Work, list[Any]], None], list[Any]] = field(default_factory=dict)
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Run one statement."""
@@ -69,6 +70,11 @@ class Work:
         self._news.append(
             {"at": self.now, "kind": kind, "organisation": organisation, "subject": subject, "detail": detail}
         )
+
+    def gather(self, write: Callable[[Work, list[Any]], None], item: Any) -> None:
+        """Call `write(work, items)` once, with all items gathered for it, as the last act of this transaction: for
+        what costs the same for one and for many."""
+        self._gathered.setdefault(write, []).append(item)
 
     def wake(self) -> None:
         """Let whoever waits for a commit look again, without news to hand over."""
@@ -133,6 +139,8 @@ class Database:
         return self.engine
 
     def _finish(self, work: Work) -> None:
+        for write, items in work._gathered.items():
+            write(work, items)
         if work._news:
             work.connection.execute(sa.insert(outbox), work._news)
         if (work._news or work._wakes) and self.dialect == "postgresql":

@@ -358,9 +358,9 @@ def attempts(work: Work, identity: str, names: Sequence[str] | None = None) -> l
 
 def moved_bytes(work: Work, identity: str) -> dict[str, int]:
     """Bytes that the jobs of each step moved."""
-    summed = sa.func.sum(instance_job.c.moved_bytes)
+    summed = sa.func.sum(instance_job.c.moved_bytes).label("moved")
     chosen = sa.select(instance_job.c.step, summed).where(instance_job.c.instance == identity)
-    return {row[0]: int(row[1]) for row in work.execute(chosen.group_by(instance_job.c.step))}
+    return {row.step: int(row.moved) for row in work.execute(chosen.group_by(instance_job.c.step))}
 
 
 def events(work: Work, identity: str, after: int, limit: int) -> Sequence[Row]:

@@ -138,3 +138,29 @@ def test_after_commit_runs_only_after_a_commit(database: Database) -> None:
     with database.write() as work:
         work.after_commit(lambda: done.append("well"))
     assert done == ["well"]
+
+
+def test_what_is_gathered_is_written_once(database: Database) -> None:
+    """Items gathered for the same function reach it together, inside the transaction, just before it commits."""
+    told: list[list[int]] = []
+
+    def write(work: Work, items: list[int]) -> None:
+        told.append(list(items))
+        work.audit("acme", "test", "gathered", str(sum(items)))
+
+    with database.write() as work:
+        for number in (1, 2, 3):
+            work.gather(write, number)
+        assert told == []
+    assert told == [[1, 2, 3]]
+    with database.read() as work:
+        assert work.execute(sa.select(audit_record.c.subject)).scalars().all() == ["6"]
+
+
+def test_nothing_is_gathered_of_a_failure(database: Database) -> None:
+    """A transaction that fails writes nothing of what was gathered."""
+    told: list[list[int]] = []
+    with pytest.raises(RuntimeError), database.write() as work:
+        work.gather(lambda _work, items: told.append(items), 1)
+        raise RuntimeError("something else")
+    assert told == []
