@@ -146,8 +146,6 @@ class Engine:
     mover: Mover
     settings: EngineSettings = EngineSettings()
     clusters: Clusters | None = None
-    #: What else is to be done now and then, in a thread of its own: probes, handing on news.
-    chores: tuple[Callable[[], object], ...] = ()
     _threads: dict[str, threading.Thread] = field(default_factory=dict)
     _wakes: dict[str, threading.Event] = field(default_factory=dict)
     _died: list[str] = field(default_factory=list)
@@ -158,7 +156,6 @@ class Engine:
         clusters = self.clusters or Enrolled(self.database, self.settings.rules)
         self.database.waker.listen(self._wake_all)
         with self._answering():
-            self._start("chores", self._chores, stop)
             while not stop.is_set():
                 for name in clusters.names():
                     if name not in self._threads:
@@ -195,16 +192,6 @@ class Engine:
             if not well:  # the supervisor starts a fresh engine; a half-dead one would serve the others only
                 self._died.append(name)
                 stop.set()
-
-    def _chores(self, stop: threading.Event, wake: threading.Event) -> None:
-        while not stop.is_set():
-            for chore in self.chores:
-                try:
-                    chore()
-                except (HeroesError, sa.exc.DBAPIError) as error:
-                    LOG.warning("%s", error)
-            wake.wait(SCAN_S)
-            wake.clear()
 
     def _serve(self, name: str, clusters: Clusters, holder: str) -> Serve:
         def serve(stop: threading.Event, wake: threading.Event) -> None:

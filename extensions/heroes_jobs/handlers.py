@@ -53,8 +53,21 @@ def log(call: Call, request: api.ReadLog) -> api.LogPart:
         return api.LogPart(key=row.key, text="", next_offset=request.offset, ended=ended)
     engines = call.service(Engines)
     part = engines.tail(address, row.cluster, row.key, request.stream, request.offset, request.limit)
-    text = part.data.decode("utf-8", "replace")
-    return api.LogPart(key=row.key, text=text, next_offset=part.next_offset, ended=ended)
+    whole = part.data if ended or len(part.data) < 4 else _whole_characters(part.data)
+    after = part.next_offset - len(part.data) + len(whole)
+    return api.LogPart(key=row.key, text=whole.decode("utf-8", "replace"), next_offset=after, ended=ended)
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """Without the beginning of a character at the end, which the next part brings whole."""
+    for back in range(1, 4):
+        byte = data[-back]
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return data[:-back] if back < length else data
+        if byte < 0x80:
+            break
+    return data
 
 
 @MODULE.bind(api.RESOLVE)

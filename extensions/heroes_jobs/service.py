@@ -135,7 +135,7 @@ def _held(work: Work, key: str) -> sa.Row[Any]:
     if not found:
         raise NotFound(f"there is no attempt {key}", hint="Look at the run's attempts.")
     if found[0].target != Target.HELD:
-        raise Conflict(f"attempt {key} is {found[0].status} already", hint="Only an attempt not yet started can move.")
+        raise Conflict(f"attempt {key} was started ({found[0].status})", hint="Only one that is still held can move.")
     return found[0]
 
 
