@@ -160,7 +160,7 @@ class Platform:
         done = until or self._over
         for _ in range(turns):
             for one in self.worlds.values():
-                one.turn(0.5)
+                one.turn(2.0)
             if done():
                 return
         raise AssertionError([line for one in self.worlds.values() for line in one.told()])
