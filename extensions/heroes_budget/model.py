@@ -111,8 +111,8 @@ class Counter:
 
 def window_of(period: str, at: datetime) -> Window:
     """The calendar's month, quarter or year (UTC) that `at` is in."""
-    months = _MONTHS[period]
-    first = (at.astimezone(UTC).month - 1) // months * months
+    months, at = _MONTHS[period], at.astimezone(UTC)
+    first = (at.month - 1) // months * months
     return Window(_month(at.year, first), _month(at.year, first + months))
 
 
