@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +19,9 @@ from heroes_workflows.following import counts
 from heroes_workflows.machine import RUN_ENDED
 from heroes_workflows.model import folder, label
 from heroes_workflows.report import compare
+
+#: How long the events of runs are kept.
+EVENTS_KEPT = timedelta(days=90)
 
 
 @dataclass(frozen=True)
@@ -132,3 +136,8 @@ def cancel(work: Work, caller: Caller, identity: str) -> api.Instance:
         jobs.cancel(work, store.attempts(work, identity), caller.actor)
         work.wake()
     return views.instance(find(work, caller, identity))
+
+
+def keep_house(work: Work) -> int:
+    """Forget events that are older than 90 days, some at a time; how many."""
+    return store.forget_events(work, work.now - EVENTS_KEPT)

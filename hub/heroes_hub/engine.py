@@ -31,6 +31,7 @@ from heroes_hub.settings import Settings, load
 from heroes_jobs.desk import EngineSettings
 from heroes_jobs.engine import Engine
 from heroes_spawners.machine.site import open_machine
+from heroes_workflows import service as workflows
 
 LOG = logging.getLogger("heroes.hub.engine")
 #: Answers are kept this long for repeated requests.
@@ -76,6 +77,7 @@ class Chores:
         self._housed = time.monotonic()
         with self._database.write() as work:
             module.forget_answers(work, work.now - ANSWERS)
+            workflows.keep_house(work)
         if self._home.objects.is_dir():
             remove_unfinished(self._home.objects)
 
