@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ wait $rclone
 kill $guard 2>/dev/null
 """
 _START_S = 30.0
+_LOOK_S = 0.5
+#: How long a stopped transfer is waited for; it can do nothing any more, but may take a minute to say so.
+_STOP_S = 2.0
 _PATIENCE = httpx.Timeout(30.0, read=None)
 #: What rclone says when the fault is the network's or the login node's, not the object store's.
 _LINK = ("couldn't connect ssh", "ssh:", "sftp:", "connection lost", "no route", "host key", "handshake", "eof")
@@ -84,18 +88,18 @@ class Rclone:
                 "UseListR": False, "Metadata": False,
             },
         }  # fmt: skip
-        done = threading.Event()
-        watcher = threading.Thread(target=_watch, args=(http, group, progress, done), daemon=True)
+        answer = _asked(http, question)
         try:
-            if progress is not None:
-                watcher.start()
-            _ask(http, "sync/copy", question)
+            while not wait([answer], _LOOK_S).done:
+                _look(http, group, progress)
+            answer.result()
+        except HeroesError:
+            _ask(http, "job/stopgroup", {"group": group}, quiet=True)
+            wait([answer], _STOP_S)
+            raise
         finally:
-            done.set()
             listing.unlink(missing_ok=True)
-            _ask(http, "core/stats-delete", {"group": group}, quiet=True)
-        if progress is not None:
-            watcher.join()
+        _ask(http, "core/stats-delete", {"group": group}, quiet=True)
 
     def close(self) -> None:
         """End rclone."""
@@ -127,7 +131,7 @@ class Rclone:
         argv = [
             self._program or rclone_program(), "rcd", "--rc-addr", f"unix://{address}", "--rc-no-auth",
             "--config", os.devnull, "--rc-server-read-timeout", "48h", "--rc-server-write-timeout", "48h",
-            "--timeout", "2m", "--contimeout", "15s", "--retries", "1", "--low-level-retries", "3",
+            "--timeout", "2m", "--contimeout", "15s", "--retries", "1", "--low-level-retries", "2",
             "--log-level", "ERROR", "--use-mmap",
         ]  # fmt: skip
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._folder)}
@@ -153,7 +157,7 @@ def _remote(settings: Mapping[str, str]) -> dict[str, str]:
 def _ask(http: httpx.Client, what: str, question: Mapping[str, Any], *, quiet: bool = False) -> dict[str, Any]:
     try:
         answer = http.post(f"/{what}", json=question)
-    except httpx.TransportError as error:
+    except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: closed meanwhile
         if quiet:
             return {}
         raise StoreBusy("rclone ended during a transfer.", hint="Try again: what arrived whole is kept.") from error
@@ -175,8 +179,27 @@ def _failure(told: str) -> HeroesError:
     return StoreBusy(f"The transfer failed ({told}).", hint="Try again: what arrived whole is kept.")
 
 
-def _watch(http: httpx.Client, group: str, progress: Progress, done: threading.Event) -> None:
-    while not done.wait(0.5):
-        told = _ask(http, "core/stats", {"group": group}, quiet=True)
-        if "bytes" in told:
-            progress(int(told["bytes"]), int(told.get("totalBytes", 0)))
+def _asked(http: httpx.Client, question: Mapping[str, Any]) -> Future[None]:
+    """A transfer, asked for in a thread of its own: rclone may take its time to give up."""
+    answer: Future[None] = Future()
+
+    def ask() -> None:
+        try:
+            _ask(http, "sync/copy", question)
+        except HeroesError as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+
+    threading.Thread(target=ask, name="rclone", daemon=True).start()
+    return answer
+
+
+def _look(http: httpx.Client, group: str, progress: Progress | None) -> None:
+    """Tell of the progress. Raises at the first error: rclone itself would go on through all other files, and for each
+    of them through the waits of a network that is not there."""
+    told = _ask(http, "core/stats", {"group": group}, quiet=True)
+    if progress is not None and "bytes" in told:
+        progress(int(told["bytes"]), int(told.get("totalBytes", 0)))
+    if told.get("errors"):
+        raise _failure(str(told.get("lastError", "unknown")))
