@@ -195,12 +195,14 @@ class Engine:
 
     def _serve(self, name: str, clusters: Clusters, holder: str) -> Serve:
         def serve(stop: threading.Event, wake: threading.Event) -> None:
-            with threads(name) as executor:
-                desk = Desk(
-                    name, self.database, self.sites, self.mover, clusters, self.settings, holder, executor, wake.set
-                )
-                self._turns(ClusterEngine(desk), stop, wake)
-                desk.give_back()
+            executor = threads(name)
+            desk = Desk(
+                name, self.database, self.sites, self.mover, clusters, self.settings, holder, executor, wake.set
+            )
+            self._turns(ClusterEngine(desk), stop, wake)
+            desk.give_back()
+            # a transfer may last for hours, and is begun anew by the next engine
+            executor.shutdown(wait=False, cancel_futures=True)
 
         return serve
 

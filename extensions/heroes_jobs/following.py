@@ -90,8 +90,8 @@ class Followed:
         """Let the machine take `event`; whether anything changed. One that it cannot take stops the attempt."""
         try:
             state, instructions = step(self.state, event, rules)
-        except InvalidTransition as error:
-            self.halt(event.at, error.message)
+        except (InvalidTransition, LookupError, TypeError, ValueError) as error:
+            self.halt(event.at, str(error))
             return True
         if state is self.state and not instructions:
             return False

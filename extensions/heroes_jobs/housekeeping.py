@@ -21,12 +21,16 @@ from heroes_telemetry import service as telemetry
 
 EVERY_S = 3600.0
 TOGETHER = 200
+#: Stories are kept this long.
+STORIES = timedelta(days=90)
 
 
 def keep_house(desk: Desk) -> None:
     """Remove and finalise what is due."""
     _clean(desk)
     _finalise(desk)
+    with desk.database.write() as work:
+        store.forget_stories(work, work.now - STORIES, 10_000)
 
 
 def _clean(desk: Desk) -> None:

@@ -59,11 +59,16 @@ attempt = sa.Table(
     sa.Column("final_at", Instant),
     sa.Column("cleaned", sa.SmallInteger, nullable=False, server_default="0"),
 )
-for _name, _flag in (("live", attempt.c.live == 1), ("nudged", attempt.c.nudged > 0)):
+# Partial indexes, so that a million ended attempts cost a turn nothing. A statement uses one only where its condition
+# stands in it literally, not as a parameter: hence these.
+IS_LIVE = attempt.c.live == sa.literal_column("1")
+IS_NUDGED = attempt.c.nudged > sa.literal_column("0")
+IS_UNCLEANED = attempt.c.cleaned == sa.literal_column("0")
+for _name, _flag in (("live", IS_LIVE), ("nudged", IS_NUDGED)):
     sa.Index(f"ix_attempt_{_name}", attempt.c.cluster, sqlite_where=_flag, postgresql_where=_flag)
 sa.Index(
     "ix_attempt_ended", attempt.c.cluster, attempt.c.ended_at,
-    sqlite_where=attempt.c.cleaned == 0, postgresql_where=attempt.c.cleaned == 0,
+    sqlite_where=IS_UNCLEANED, postgresql_where=IS_UNCLEANED,
 )  # fmt: skip
 sa.Index(
     "ix_attempt_final", attempt.c.cluster, attempt.c.final_at,
@@ -160,8 +165,8 @@ def of_step(work: Work, organisation: str, instance: str, step: str, index: int)
 
 
 # Statements of each turn are made once: making one takes longer than running it.
-_LIVE = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), attempt.c.live == 1)
-_NUDGED = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), attempt.c.nudged > 0)
+_LIVE = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), IS_LIVE)
+_NUDGED = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), IS_NUDGED)
 
 
 def live(work: Work, cluster: str) -> list[Row]:
@@ -176,8 +181,10 @@ def nudged(work: Work, cluster: str) -> list[Row]:
 
 def clusters_in_use(work: Work) -> set[str]:
     """Clusters with attempts to follow."""
-    busy = sa.select(attempt.c.cluster).where((attempt.c.live == 1) | (attempt.c.nudged > 0))
-    return {row.cluster for row in work.execute(busy.distinct())}
+    return {row.cluster for row in work.execute(_IN_USE)}
+
+
+_IN_USE = sa.union(sa.select(attempt.c.cluster).where(IS_LIVE), sa.select(attempt.c.cluster).where(IS_NUDGED))
 
 
 def aim(work: Work, keys: Sequence[str], target: str, actor: str, only: str) -> list[str]:
@@ -223,7 +230,7 @@ def heard(work: Work, rows: Sequence[Mapping[str, Any]]) -> None:
 def ended_before(work: Work, cluster: str, before: datetime, limit: int) -> list[Row]:
     """Keys of attempts that ended before then and whose folders still stand."""
     chosen = sa.select(attempt.c.key, attempt.c.submitted_at).where(
-        attempt.c.cluster == cluster, attempt.c.cleaned == 0, attempt.c.ended_at < before
+        attempt.c.cluster == cluster, IS_UNCLEANED, attempt.c.ended_at < before
     )
     return list(work.execute(chosen.order_by(attempt.c.ended_at).limit(limit)))
 
@@ -295,9 +302,10 @@ def told(work: Work, key: str, limit: int = 500) -> list[Row]:
     return list(work.execute(sa.select(story).where(story.c.key == key).order_by(story.c.id).limit(limit)))
 
 
-def forget_stories(work: Work, keys: Sequence[str]) -> None:
-    """Stories and submissions of attempts cleaned away."""
-    work.execute(sa.delete(story).where(story.c.key.in_(keys)))
+def forget_stories(work: Work, before: datetime, most: int) -> None:
+    """Delete what was told before then, `most` sentences at a time: the oldest ones have the lowest ids."""
+    oldest = sa.select(story.c.id).order_by(story.c.id).limit(most).subquery()
+    work.execute(sa.delete(story).where(story.c.id.in_(sa.select(oldest.c.id)), story.c.at < before))
 
 
 # ------------------------------------------------------------------------------------------------- leases, clusters

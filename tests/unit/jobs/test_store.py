@@ -108,6 +108,45 @@ def test_many_keys_are_looked_up_in_parts(here: World) -> None:
         assert store.known_keys(work, [*(f"K{index}" for index in range(1500)), key]) == {key: False}
 
 
+@pytest.mark.parametrize(
+    ("call", "index"),
+    [
+        (lambda work: store.live(work, "alpha"), "ix_attempt_live"),
+        (lambda work: store.nudged(work, "alpha"), "ix_attempt_nudged"),
+        (lambda work: store.clusters_in_use(work), "ix_attempt_live"),
+        (lambda work: store.ended_before(work, "alpha", work.now, 10), "ix_attempt_ended"),
+        (lambda work: store.provisional(work, "alpha", work.now, 10), "ix_attempt_final"),
+        (lambda work: store.of_step(work, "acme", "01RUN", "solve", 0), "ix_attempt_instance"),
+    ],
+)
+def test_what_each_turn_asks_is_found_by_an_index(sqlite: Database, call: Callable[[Any], Any], index: str) -> None:
+    """However many attempts have ended, the questions of a turn look at those that matter only."""
+    plans: list[str] = []
+
+    def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if statement.startswith("SELECT"):
+            rows = connection.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[-1] for row in rows)
+
+    sa.event.listen(sqlite.engine, "before_cursor_execute", explain)
+    with sqlite.read() as work:
+        call(work)
+    assert any(index in plan for plan in plans), plans
+    assert not any(plan.startswith("SCAN attempt") and "INDEX" not in plan for plan in plans), plans
+
+
+def test_old_stories_are_forgotten(here: World) -> None:
+    """What was told long ago goes, oldest first and so many at a time; the rest stays."""
+    with here.database.write() as work:
+        long_ago = work.now - timedelta(days=100)
+        old = [{"key": "K", "at": long_ago, "status": "done", "text": f"{index}"} for index in range(5)]
+        store.tell(work, [*old, {"key": "K", "at": work.now, "status": "done", "text": "new"}])
+        store.forget_stories(work, work.now - timedelta(days=90), 3)
+        assert [row.text for row in store.told(work, "K")] == ["3", "4", "new"]
+        store.forget_stories(work, work.now - timedelta(days=90), 3)
+        assert [row.text for row in store.told(work, "K")] == ["new"]
+
+
 def test_submissions_are_remembered_once(here: World) -> None:
     """An intent that is written twice is one, with its answer."""
     with here.database.write() as work:
