@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from heroes_identity import service as identity
 from heroes_identity.model import Organisation, Passwords
 from heroes_jobs import service as jobs
 from heroes_jobs import store
-from heroes_jobs.model import JobSpec, OutputSpec, Reservation
+from heroes_jobs.model import InputRef, JobSpec, OutputSpec, Reservation
 from heroes_spawners.site import Shape
-from tests.crash.engine import AUDIT_KEY, Plan
+from tests.crash.engine import AUDIT_KEY, Plan, objects_of, serve
 from tests.lab import LabCluster, LabError, wait_for
 from tests.objects import serve_objects
 
-REPOSITORY = Path(__file__).parents[2]
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tests.crash.engine"])
 #: 3.6 EUR a core-hour: 1,000 micro-units a core-second.
 PRICE = PriceModel(per_core_hour="3.6", currency="EUR")
 MICROS_PER_CORE_SECOND = 1000
@@ -43,23 +44,21 @@ class Campaign:
     cluster: LabCluster
     plan: Plan
     database: Database
-    engine: subprocess.Popen[str] | None = None
-    lives: int = 0
+    engine: ForkServerProcess | None = None
     keys: list[str] = field(default_factory=list)
 
     # -- the engine --------------------------------------------------------------------------------------------------
 
     def start(self, failpoint: str = "") -> None:
         """Start an engine and wait until it serves; one with a failpoint kills itself there."""
-        environment = {**os.environ, "HEROES_FAILPOINT": failpoint, "PYTHONPATH": str(REPOSITORY)}
-        self.lives += 1
-        log = (self.folder / "engine.log").open("a")
-        with log:
-            argv = [sys.executable, "-m", "tests.crash.engine", str(self.folder)]
-            self.engine = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
-        assert self.engine.stdout is not None
-        if self.engine.stdout.readline() != "ready\n":
-            raise AssertionError(f"engine {self.lives} did not start:\n{self.log()}")
+        told, tell = FORKED.Pipe(duplex=False)
+        engine = FORKED.Process(target=serve, args=(self.plan, self.folder, failpoint, tell))
+        engine.start()
+        tell.close()
+        self.engine = engine
+        with told:
+            if not told.poll(START_S) or told.recv() != "ready":
+                raise AssertionError(f"the engine did not start:\n{self.log()}")
 
     def kill(self) -> None:
         """Kill -9."""
@@ -73,34 +72,36 @@ class Campaign:
             self.engine.terminate()
             self.ended()
 
-    def ended(self) -> int:
+    def ended(self) -> int | None:
         """Wait for its end; its exit status (-9: killed)."""
         assert self.engine is not None
-        assert self.engine.stdout is not None
-        code = self.engine.wait(90)
-        self.engine.stdout.close()
+        self.engine.join(90)
+        code = self.engine.exitcode
+        assert code is not None, f"the engine does not end:\n{self.log()}"
+        self.engine.close()
         self.engine = None
         return code
 
     def dies(self, seconds: float) -> bool:
         """Whether it kills itself within `seconds`."""
         assert self.engine is not None
-        try:
-            self.engine.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return False
-        return self.ended() == -9
+        self.engine.join(seconds)
+        return self.engine.exitcode is not None and self.ended() == -9
 
     def log(self) -> str:
         """The last that the engines said."""
-        return (self.folder / "engine.log").read_text()[-4000:]
+        path = self.folder / "engine.log"
+        return path.read_text()[-4000:] if path.exists() else ""
 
     # -- its work ----------------------------------------------------------------------------------------------------
 
-    def submit(self, count: int, seconds: Sequence[float] = (1.0,)) -> list[str]:
+    def submit(self, count: int, seconds: Sequence[float] = (1.0,), with_input: bool = False) -> list[str]:
         """Create and start attempts that run for some of `seconds`; each says on stdout that it was executed."""
         first = len(self.keys)
         specs = [self.spec(first + number, seconds[number % len(seconds)]) for number in range(count)]
+        if with_input:
+            self.upload("in.txt", b"input")
+            specs = [replace(spec, inputs=(InputRef("in.txt", "ann", "in.txt"),)) for spec in specs]
         held = Reservation("centre", Money(micros=600 * MICROS_PER_CORE_SECOND, currency="EUR"), PRICE)
         with self.database.write() as work:
             made = [jobs.create(work, spec, held) for spec in specs]
@@ -110,12 +111,22 @@ class Campaign:
 
     def spec(self, number: int, seconds: float) -> JobSpec:
         """One job."""
-        script = f'echo "executed $SLURM_JOB_ID"; sleep {seconds}; echo {number} > result.txt'
+        read = "[ ! -e ../in/in.txt ] || cat ../in/in.txt"
+        script = f'{read}; echo; echo "executed $SLURM_JOB_ID"; sleep {seconds}; echo {number} > result.txt'
         return JobSpec(
             organisation="acme", user="ann", instance="01RUN", step="work", index=number, cluster=self.plan.cluster,
             queue=self.plan.queue, argv=("/bin/sh", "-c", script), shape=Shape(walltime_s=300),
             outputs=(OutputSpec("result.txt"),), output_bucket="ann", output_prefix=f"runs/01RUN/work/{number}",
         )  # fmt: skip
+
+    def upload(self, key: str, content: bytes) -> None:
+        """Put an object into ann's bucket."""
+        objects = objects_of(self.plan)
+        try:
+            objects.make_bucket("acme", "ann")
+            objects.put("acme", "ann", key, [content])
+        finally:
+            objects.close()
 
     def cancel(self, keys: Sequence[str]) -> None:
         """Cancel as ann."""
@@ -143,6 +154,11 @@ class Campaign:
             found = store.of_instance(work, "acme", "01RUN", "", 10_000)
         return {row.key: row for row in found}
 
+    def phases(self, keys: Sequence[str]) -> set[str]:
+        """The phases that attempts are in."""
+        with self.database.read() as work:
+            return {row.status for row in store.find(work, keys)}
+
     def stories(self) -> list[str]:
         """What happened to the attempts that have not ended."""
         with self.database.read() as work:
@@ -160,7 +176,6 @@ def campaign(folder: Path, cluster: LabCluster, lab: Path, **changes: Any) -> It
     with serve_objects(objects) as server:
         settings: dict[str, Any] = {"queue": "dense", "endpoint": server._endpoint, **changes}
         plan = Plan(url, str(lab), cluster.name, base, objects=str(objects), **settings)
-        plan.save(folder)
         here = Campaign(folder, cluster, plan, prepared(url))
         try:
             yield here

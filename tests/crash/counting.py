@@ -36,11 +36,14 @@ def delivered(here: Campaign) -> dict[int, bytes]:
 
 
 def accounted(here: Campaign, row: Any) -> int:
-    """What an attempt has to cost, in micro-units, by SLURM's accounting of the job that executed it."""
-    columns = "ElapsedRaw,AllocCPUS"
+    """What an attempt has to cost, in micro-units, by SLURM's accounting of the job that executed it. An id may have
+    been given twice (after a crash of the controller), so the name counts too."""
+    columns = "JobName,ElapsedRaw,AllocCPUS"
     words = ("sacct", "-XnP", "--duplicates", "-S", "now-1day", "-j", row.job_id, "-o", columns)
     found = [line.split("|") for line in here.cluster.run(*words).stdout.split()]
-    return max(max(int(elapsed), 1) * int(cpus) for elapsed, cpus in found) * MICROS_PER_CORE_SECOND
+    used = [max(int(elapsed), 1) * int(cpus) for name, elapsed, cpus in found if name == row.key]
+    assert used, f"{row.key} was charged, but SLURM knows no job {row.job_id} of that name: {found}"
+    return max(used) * MICROS_PER_CORE_SECOND
 
 
 def check_money(here: Campaign) -> None:

@@ -1,20 +1,21 @@
-"""The engine as the crash tests start it, to be killed: `python -m tests.crash.engine <folder>`.
+"""The engine as the crash tests start it, to be killed.
 
-A real engine on a real cluster of the lab, over real SSH, with the real mover and object server; what it needs to know
-stands in `<folder>/settings.json`, written by `tests.crash.campaign`. Says `ready` once it is about to serve.
+A real engine in a process of its own, on a real cluster of the lab, over real SSH, with the real mover and object
+server. It is forked from a server that has imported everything, so that forty lives do not import it forty times.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import signal
-import sys
 import threading
 from dataclasses import dataclass, field
 from datetime import datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from heroes_core import failpoints
 from heroes_core.work import Database
 from heroes_data.embedded import EmbeddedServer
 from heroes_data.s3 import S3Store
@@ -52,15 +53,7 @@ class Plan:
     chunk: int = 8
     rules: dict[str, float] = field(default_factory=dict)
     port: int = 0
-
-    def save(self, folder: Path) -> None:
-        """Write it where `engine.py` reads it."""
-        (folder / "settings.json").write_text(json.dumps(self.__dict__))
-
-    @staticmethod
-    def load(folder: Path) -> Plan:
-        """Read it."""
-        return Plan(**json.loads((folder / "settings.json").read_text()))
+    keep_days: float = 14.0
 
     def lab_cluster(self) -> LabCluster:
         """The cluster of the lab."""
@@ -120,20 +113,21 @@ def objects_of(plan: Plan) -> S3Store:
     return S3Store(EmbeddedServer(Path(plan.objects), plan.endpoint).account)
 
 
-def main(folder: Path) -> None:
-    """Serve until told to stop (SIGTERM)."""
-    plan = Plan.load(folder)
+def serve(plan: Plan, folder: Path, failpoint: str, ready: Connection) -> None:
+    """The engine's process: tell that it is about to serve, then serve until told to stop (SIGTERM)."""
+    log = os.open(folder / "engine.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    failpoints._WANTED = failpoint
     database = Database(plan.url, audit_key=AUDIT_KEY)
-    settings = EngineSettings(chunk=plan.chunk, address=f"unix:{folder}/engine.sock", secret=b"secret of a test")
+    settings = EngineSettings(
+        chunk=plan.chunk, keep_days=plan.keep_days, address=f"unix:{folder}/engine.sock", secret=b"secret of a test"
+    )
     mover = Mover(database, objects_of(plan))
     engine = Engine(database, OneSite(open_site(plan)), mover, settings, OneCluster(plan))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    print("ready", flush=True)
+    ready.send("ready")
     engine.run(stop)
     mover.close()
     database.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
