@@ -8,11 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from heroes.api.errors import InvalidSpec
+from heroes.api.ids import new_ulid
 from heroes_spawners.isolation import Facts
 from heroes_spawners.runtime.job import render
 from heroes_spawners.site import Image, Mount, Shape
-
 from tests.unit.runtime.conftest import Place
 
 
@@ -93,13 +94,15 @@ def test_it_sees_no_process_of_others(locked: Place) -> None:
 
 def test_home_and_temporary_folders_are_private(locked: Place) -> None:
     """The account's home is empty, /tmp and /dev/shm are the job's own and writable."""
-    home = locked.facts["home"]
-    job = locked.job("sh", "-c", f"ls -A {home} | head; ls -A /dev/shm; touch /tmp/x /dev/shm/y && echo written")
+    home, mine = locked.facts["home"], new_ulid()
+    job = locked.job(
+        "sh", "-c", f"ls -A {home} | head; ls -A /dev/shm; touch /tmp/{mine} /dev/shm/{mine} && echo written"
+    )
     ended = locked.run(job)
     assert ended.out.splitlines()[-1] == "written", ended.said
     assert len(ended.out.splitlines()) == 1
-    assert not Path("/tmp/x").exists()
-    assert not Path("/dev/shm/y").exists()
+    assert not Path("/tmp", mine).exists()
+    assert not Path("/dev/shm", mine).exists()
 
 
 def test_a_hidden_socket_is_not_there(locked: Place, base: Path) -> None:
