@@ -8,14 +8,18 @@
 # text is ever split into words. A fork costs a millisecond: what the shell can do itself, it does itself.
 set -u -f
 umask 077
-LC_ALL=C TZ=UTC PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/opt/slurm/bin
-export LC_ALL TZ PATH
+# The scheduler's commands see no variable that changes what they print or do (SQUEUE_FORMAT, SBATCH_*, ...).
+if [ -z "${HEROES_CLEAN-}" ]; then
+    PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/opt/slurm/bin LOGNAME=${LOGNAME:-$(id -un)}
+    exec env -i HEROES_CLEAN=1 PATH="$PATH" HOME="$HOME" LOGNAME="$LOGNAME" USER="$LOGNAME" LC_ALL=C TZ=UTC \
+        ${SLURM_CONF:+"SLURM_CONF=$SLURM_CONF"} sh "$0" "$@"
+fi
+unset HEROES_CLEAN
 verb=$1 nonce=$2 base=$3 epoch=$4
 shift 4
 newline='
 '
 runtime=${0%/*}
-account=${LOGNAME:-$(id -un)}
 
 part() { printf '\npart %s %s\n' "$nonce" "$1"; }
 
@@ -28,14 +32,6 @@ fail() { # KIND TEXT
     part error
     printf '%s\n%s\n' "$1" "$2"
     finish
-}
-
-# The scheduler's commands see no variable that changes what they print or do (SQUEUE_FORMAT, SBATCH_*, ...).
-scheduler() { # SECONDS COMMAND...
-    seconds=$1
-    shift
-    env -i PATH="$PATH" HOME="$HOME" LOGNAME="$account" USER="$account" LC_ALL=C TZ=UTC \
-        ${SLURM_CONF:+"SLURM_CONF=$SLURM_CONF"} timeout -k 5 "$seconds" "$@"
 }
 
 # Mutations hold the lock shared while they last; a higher epoch takes it alone, so it begins after they have ended.
@@ -92,9 +88,9 @@ submit_one() {
             return
         fi
     fi
-    # ALL of an environment that scheduler() has emptied: NONE would make each node log the account in for each job.
+    # ALL of an environment that was emptied above: NONE would make each node log the account in for each job.
     # shellcheck disable=SC2086  # options are words of a checked alphabet; set -f keeps them from globbing
-    scheduler 45 sbatch --parsable --job-name="$key" --no-requeue --dependency=singleton --export=ALL \
+    timeout -k 5 45 sbatch --parsable --job-name="$key" --no-requeue --dependency=singleton --export=ALL \
         --chdir="$PWD/jobs/$key" --output=stdout --error=stderr --open-mode=append --input=/dev/null \
         $options "$runtime/job.sh" "$PWD" "$key" >"tmp/$nonce.out" 2>"tmp/$nonce.err" </dev/null
     status=$?
@@ -158,8 +154,8 @@ status() {
 # ---- what the scheduler says ------------------------------------------------------------------------------------
 
 poll() { # SINCE, seconds of the file system's own clock
-    queue=$(scheduler 20 squeue --user="$account" -h -o '%i|%T|%r|%V|%S|%C|%D|%j' 2>&1) || fail scheduler "$queue"
-    load=$(scheduler 20 sinfo -h -o '%R|%C' 2>&1) || fail scheduler "$load"
+    queue=$(timeout -k 5 20 squeue --user="$LOGNAME" -h -o '%i|%T|%r|%V|%S|%C|%D|%j' 2>&1) || fail scheduler "$queue"
+    load=$(timeout -k 5 20 sinfo -h -o '%R|%C' 2>&1) || fail scheduler "$load"
     part queue
     printf '%s' "$queue"
     part load
@@ -178,7 +174,7 @@ changed() {
 
 accounting() { # SINCE
     read_names
-    text=$(scheduler 60 sacct --name="$names" -S "$1" --duplicates -P -n \
+    text=$(timeout -k 5 60 sacct --name="$names" -S "$1" --duplicates -P -n \
         --format=JobIDRaw,State,ExitCode,Submit,Start,End,ElapsedRaw,AllocCPUS,AllocNodes,AllocTRES,MaxRSS,JobName 2>&1) ||
         fail scheduler "$text"
     part accounting
@@ -193,10 +189,10 @@ read_names() { # standard input -> names, separated by commas
 
 cancel() {
     read_names
-    queue=$(scheduler 20 squeue --user="$account" --name="$names" -h -o '%i' 2>&1) || fail scheduler "$queue"
+    queue=$(timeout -k 5 20 squeue --user="$LOGNAME" --name="$names" -h -o '%i' 2>&1) || fail scheduler "$queue"
     [ -n "$queue" ] || return 0
     # shellcheck disable=SC2086  # job ids
-    text=$(scheduler 45 scancel $queue 2>&1) && return 0
+    text=$(timeout -k 5 45 scancel $queue 2>&1) && return 0
     IFS=$newline
     for line in $text; do
         case $line in

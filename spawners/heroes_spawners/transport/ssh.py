@@ -239,8 +239,8 @@ def _send(channel: paramiko.Channel, pending: memoryview) -> tuple[memoryview, b
 
 
 def _close_input(channel: paramiko.Channel) -> None:
-    """Tell the command that its input ends. paramiko's `shutdown_write` lets go of its lock before it sends, so that the
-    end can follow the answer to a close; OpenSSH then drops the whole connection."""
+    """Tell the command that its input ends. paramiko's `shutdown_write` lets go of its lock before it sends, so that
+    the end can follow the answer to a close; OpenSSH then drops the whole connection."""
     with channel.lock:
         message = channel._send_eof()  # type: ignore[attr-defined]
         if message is not None:

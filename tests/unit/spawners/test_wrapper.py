@@ -35,6 +35,7 @@ def tools(tmp_path: Path) -> Tools:
             program.write_text("#!/bin/sh\n" + text.replace("{log}", str(tmp_path / "calls")) + "\n")
             program.chmod(stat.S_IRWXU)
         environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", "HOME": str(tmp_path), "LOGNAME": "someone"}
+        environment |= {"SBATCH_QOS": "hostile", "SQUEUE_FORMAT": "hostile", "IFS": "c"}
         facts = {"isolation": "none", "one_person": True}
         site = SlurmSite(LocalTransport(environment), SlurmSettings(f"{tmp_path}/base", "full", "", facts))
         site.prepare(1)
@@ -57,12 +58,8 @@ def wanted(key: str = "", number: int = 1, queue: str = "cpu") -> Submission:
 def test_sbatch_is_asked_for_what_keeps_it_exact(tools: Tools, tmp_path: Path) -> None:
     """Name, singleton, no requeue, resources: all on the command line, and nothing of the environment."""
     site = tools(sbatch="env >{log}.env; " + ANSWER, squeue=":")
-    os.environ["SBATCH_QOS"] = "hostile"
     one = wanted()
-    try:
-        assert site.submit([one], 1) == [Accepted("1")]
-    finally:
-        del os.environ["SBATCH_QOS"]
+    assert site.submit([one], 1) == [Accepted("1")]
     (line,) = calls(tmp_path)
     for option in (
         f"--job-name={one.job.key}", "--no-requeue", "--dependency=singleton", "--export=ALL", "--parsable",
@@ -71,7 +68,7 @@ def test_sbatch_is_asked_for_what_keeps_it_exact(tools: Tools, tmp_path: Path) -
     ):  # fmt: skip
         assert option in line
     names = {each.split("=")[0] for each in (tmp_path / "calls.env").read_text().splitlines()}
-    assert names <= {"PATH", "HOME", "LOGNAME", "USER", "LC_ALL", "TZ", "PWD", "_", "SHLVL"}
+    assert names <= {"PATH", "HOME", "LOGNAME", "USER", "LC_ALL", "TZ", "PWD", "OLDPWD", "_", "SHLVL"}
 
 
 def test_a_number_is_submitted_once(tools: Tools, tmp_path: Path) -> None:
