@@ -95,9 +95,8 @@ def test_it_sees_no_process_of_others(locked: Place) -> None:
 def test_home_and_temporary_folders_are_private(locked: Place) -> None:
     """The account's home is empty, /tmp and /dev/shm are the job's own and writable."""
     home, mine = locked.facts["home"], new_ulid()
-    job = locked.job(
-        "sh", "-c", f"ls -A {home} | head; ls -A /dev/shm; touch /tmp/{mine} /dev/shm/{mine} && echo written"
-    )
+    script = f"ls -A {home} | head; ls -A /dev/shm; touch /tmp/{mine} /dev/shm/{mine} && echo written"
+    job = locked.job("sh", "-c", script)
     ended = locked.run(job)
     assert ended.out.splitlines()[-1] == "written", ended.said
     assert len(ended.out.splitlines()) == 1
