@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -13,7 +13,7 @@ from heroes.api.units import Money, PriceModel
 
 Recurring = Literal["month", "quarter", "year"]
 _MONTHS: dict[str, int] = {"month": 1, "quarter": 3, "year": 12}
-ORGANISATION = "4:organisation"
+ORGANISATION = "0:organisation"
 OVERRUN = "6:platform:overrun"
 
 
@@ -28,7 +28,7 @@ class Payer:
     @property
     def holders(self) -> tuple[str, ...]:
         """The accounts that a reservation changes, in the order of their locks."""
-        return (f"1:user:{self.user}", f"2:project:{self.project or ''}", "3:organisation", ORGANISATION)
+        return (ORGANISATION, f"1:user:{self.user}", f"2:project:{self.project or ''}", "3:organisation")
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,11 @@ def wrong_currency(subject: str, currency: str, given: str) -> InvalidSpec:
         hint="Convert the price once, at submission, and reserve in the organisation's currency.",
         detail={"fields": [{"field": "currency", "problem": f"not {currency}", "value": given}]},
     )
+
+
+def budgets_first(found: Iterable[Counter]) -> list[Counter]:
+    """In the order in which limits are told: user, project, organisation, and last the credit."""
+    return sorted(found, key=lambda each: (each.holder == ORGANISATION, each.holder, each.period))
 
 
 def check_amount(amount: Money) -> int:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from heroes.api.units import Money
 from heroes_budget import counters, postgresql
-from heroes_budget.model import ORGANISATION, Counter, Payer, Want, check_amount, over_budget
+from heroes_budget.model import ORGANISATION, Counter, Payer, Want, budgets_first, check_amount, over_budget
 from heroes_budget.store import ledger_entry as entry
 from heroes_core.store import canonical
 from heroes_core.work import Work
@@ -65,7 +65,7 @@ def _reserve_by_statements(work: Work, payer: Payer, wants: Sequence[Want]) -> N
     currency = fresh[0].amount.currency
     found = _fresh_counters(work, payer, currency)
     amount = sum((want.amount for want in fresh), Money.zero(currency)).micros
-    for each in found:
+    for each in budgets_first(found):
         if not each.admits(amount):
             raise over_budget(each, amount)
     crossing = [each for each in found if each.warns(amount)]

@@ -20,6 +20,7 @@ from heroes_budget.model import (
     Counter,
     Payer,
     Want,
+    budgets_first,
     called,
     holder_of,
     scope_of,
@@ -86,10 +87,9 @@ def correct(work: Work, key: str, amount: Money, reason: str) -> Money:
 
 def preview(work: Work, payer: Payer, amount: Money) -> list[BudgetLine]:
     """Every limit before and after `amount` is reserved: user, project, organisation, and last the credit."""
-    found = counters.current(work, payer, work.now)
-    credit = next((each for each in found if each.holder == ORGANISATION), None)
-    if credit is None:
-        found = [*found, _no_credit(payer.organisation, amount.currency)]
+    found = budgets_first(counters.current(work, payer, work.now))
+    if not found or found[-1].holder != ORGANISATION:
+        found.append(_no_credit(payer.organisation, amount.currency))
     return [_as_of(each, work.now).line(amount.micros) for each in found]
 
 

@@ -5,10 +5,11 @@ that served it, and the platform's for what exceeded a reservation. An entry mov
 to another (debit, credit), so every book sums to 0 by construction; `verify` proves that the counters agree with it.
 
 Budgets stand beside the accounts in the same table, since both count what is posted and what is pending under a
-ceiling. `holder` begins with a digit: rows are locked in the order of (organisation, holder, period).
+ceiling. `holder` begins with a digit: rows are locked in the order of (organisation, holder, period), so that whoever
+has the first one has the organisation's books.
 
+    0:organisation                                      what the organisation owes, and its credit
     1:user:<name>   2:project:<name>   3:organisation   budgets, `period` says which; counters of the current period
-    4:organisation                                      what the organisation owes, and its credit
     5:provider:<name>   6:platform:overrun              what is owed to others
 """
 

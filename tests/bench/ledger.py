@@ -136,7 +136,7 @@ def _prepare(database: Database, organisations: int) -> None:
 
 
 def _open(work: Work, organisation: str) -> None:
-    account = Counter(organisation, "4:organisation", "", "4:organisation", "EUR", 0, 0, MUCH, None, None, None)
+    account = Counter(organisation, "0:organisation", "", "0:organisation", "EUR", 0, 0, MUCH, None, None, None)
     work.execute(sa.insert(ledger_account).values(**vars(account)))
     row = {"id": organisation, "organisation": organisation, "amount": MUCH, "currency": "EUR", "at": work.now}
     work.execute(sa.insert(ledger_credit).values(**row, actor="bench", reason="bench"))

@@ -74,9 +74,9 @@ def test_months_between_cover_the_time_without_gap() -> None:
 
 
 def test_a_payers_accounts_come_in_the_order_of_their_locks() -> None:
-    """User, project, organisation, and last the credit."""
+    """First what makes the books the holder's own: the organisation's account; then user, project, organisation."""
     holders = Payer("acme", None, "ada").holders
-    assert holders == ("1:user:ada", "2:project:", "3:organisation", "4:organisation")
+    assert holders == ("0:organisation", "1:user:ada", "2:project:", "3:organisation")
     assert list(holders) == sorted(holders)
 
 

@@ -29,13 +29,14 @@ BEGIN
                                   AND (a.posted + a.pending + p_amount) * 5 >= a.ceiling * 4
                              THEN p_key ELSE a.warned_by END
         WHERE a.organisation = p_organisation
-          AND a.holder = ANY (ARRAY['1:user:' || p_user, '2:project:' || p_project, '3:organisation', '4:organisation'])
+          AND a.holder = ANY (ARRAY['0:organisation', '1:user:' || p_user, '2:project:' || p_project, '3:organisation'])
           AND (a.starts IS NULL OR a.starts <= p_at AND (p_at < a.ends OR left(a.period, 5) <> 'fixed'))
         RETURNING a.id, a.holder, a.warned_by, a.currency,
                   p_amount > 0 AND a.posted + a.pending > a.ceiling AS over, p_at >= a.ends AS past
     )
-    SELECT min(c.id) FILTER (WHERE c.past), min(c.id) FILTER (WHERE c.over),
-           min(c.currency) FILTER (WHERE c.holder = '4:organisation'),
+    SELECT min(c.id) FILTER (WHERE c.past),
+           (array_agg(c.id ORDER BY c.holder = '0:organisation', c.holder) FILTER (WHERE c.over))[1],
+           min(c.currency) FILTER (WHERE c.holder = '0:organisation'),
            array_agg(c.id) FILTER (WHERE c.warned_by = p_key)
         INTO past, refused, paid_in, warned FROM changed c;
     subject := coalesce(past, refused);
@@ -47,7 +48,7 @@ BEGIN
         INSERT INTO ledger_entry
             (key, step, kind, organisation, project, "user", provider, cluster, debit, credit, amount,
              currency, at, lines, price)
-            VALUES (p_key, 0, 'reserve', p_organisation, p_project, p_user, p_provider, p_cluster, '4:organisation',
+            VALUES (p_key, 0, 'reserve', p_organisation, p_project, p_user, p_provider, p_cluster, '0:organisation',
                     '5:provider:' || p_provider, p_amount, p_currency, p_at, p_lines, p_price)
             ON CONFLICT DO NOTHING;
         IF FOUND THEN
@@ -62,7 +63,7 @@ BEGIN
         SET pending = a.pending - p_amount,
             warned_by = CASE WHEN a.id = ANY (warned) THEN NULL ELSE a.warned_by END
         WHERE a.organisation = p_organisation
-          AND a.holder = ANY (ARRAY['1:user:' || p_user, '2:project:' || p_project, '3:organisation', '4:organisation'])
+          AND a.holder = ANY (ARRAY['0:organisation', '1:user:' || p_user, '2:project:' || p_project, '3:organisation'])
           AND (a.starts IS NULL OR a.starts <= p_at AND (p_at < a.ends OR left(a.period, 5) <> 'fixed'));
     warned := NULL;
 END $$
@@ -110,8 +111,8 @@ BEGIN
         SET pending = CASE WHEN a.holder = r.credit THEN 0 ELSE a.pending - r.amount END,
             posted = CASE WHEN a.holder = r.credit THEN a.posted - p_amount ELSE a.posted + charged END
         WHERE a.organisation = r.organisation
-          AND a.holder = ANY (ARRAY['1:user:' || r."user", '2:project:' || r.project, '3:organisation',
-                                    '4:organisation', r.credit])
+          AND a.holder = ANY (ARRAY['0:organisation', '1:user:' || r."user", '2:project:' || r.project,
+                                    '3:organisation', r.credit])
           AND (a.starts IS NULL OR a.starts <= r.at AND r.at < a.ends)
         RETURNING a.holder
     )
