@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,8 +22,9 @@ def attempts(call: Call, request: api.ListAttempts) -> api.Attempts:
     """A page of a run's attempts."""
     with call.read() as work:
         rows = service.attempts(work, call.caller, request.instance, request.after, request.limit)
+        troubles = service.troubles(work, {row.cluster for row in rows if row.ended_at is None})
     last = rows[-1].key if len(rows) == request.limit else None
-    return api.Attempts(items=tuple(_attempt(row) for row in rows), next=last)
+    return api.Attempts(items=tuple(_attempt(row, troubles) for row in rows), next=last)
 
 
 @MODULE.bind(api.STORY)
@@ -30,10 +32,11 @@ def story(call: Call, request: api.OneAttempt) -> api.Story:
     """An attempt, its story and its submissions."""
     with call.read() as work:
         row = service.find(work, call.caller, request.key)
+        troubles = service.troubles(work, {row.cluster} if row.ended_at is None else ())
         told = store.told(work, request.key)
         handed = store.submissions(work, request.key)
     return api.Story(
-        attempt=_attempt(row),
+        attempt=_attempt(row, troubles),
         story=tuple(api.Happening(at=each.at, status=each.status, text=each.text) for each in told),
         submissions=tuple(
             api.Handing(number=each.number, at=each.at, answer=each.answer, job_id=each.job_id, text=each.text)
@@ -78,11 +81,12 @@ def resolve(call: Call, request: api.Resolve) -> Empty:
     return Empty()
 
 
-def _attempt(row: sa.Row[Any]) -> api.Attempt:
+def _attempt(row: sa.Row[Any], troubles: Mapping[str, str]) -> api.Attempt:
     held = service.reservation(row)
+    reason = row.reason or ("" if row.ended_at else troubles.get(row.cluster, ""))
     return api.Attempt(
         key=row.key, instance=row.instance, step=row.step, index=row.position, ordinal=row.ordinal,
-        retry_of=row.retry_of, cluster=row.cluster, queue=row.queue, status=row.status, reason=row.reason,
+        retry_of=row.retry_of, cluster=row.cluster, queue=row.queue, status=row.status, reason=reason,
         job_id=row.job_id, created_at=row.created_at, submitted_at=row.submitted_at,
         started_at=row.started_at, ended_at=row.ended_at,
         exit_code=row.exit_code, elapsed=Seconds(row.elapsed_s), reserved=held.amount,

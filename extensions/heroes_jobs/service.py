@@ -5,7 +5,7 @@ Services say what is wanted (`target`); the engine, woken by the commit, makes i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -233,6 +233,16 @@ def _operates(caller: Caller) -> bool:
 def reservation(row: sa.Row[Any]) -> Reservation:
     """What is reserved for an attempt."""
     return reservation_from_json(row.reservation)
+
+
+def troubles(work: Work, clusters: Iterable[str]) -> dict[str, str]:
+    """For each of `clusters` that does not answer the sentence that says since when."""
+    found = {}
+    for cluster in sorted(set(clusters)):
+        row = store.watch(work, cluster)
+        if row is not None and row.unreachable_since is not None:
+            found[cluster] = endings.unreachable(cluster, f"{row.unreachable_since:%Y-%m-%d %H:%M} UTC")
+    return found
 
 
 def load(work: Work, cluster: str) -> dict[str, tuple[int, int]]:

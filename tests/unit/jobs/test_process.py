@@ -153,6 +153,19 @@ def test_a_story_tells_everything_in_order(here: World) -> None:
         handlers.story(call_of(here, replace(ANN, user="bob")), api.OneAttempt(key=one.key))
 
 
+def test_a_cluster_that_does_not_answer_is_told_with_the_attempt(here: World) -> None:
+    """While a cluster is away, its live attempts say since when and that nothing is lost; ended ones do not."""
+    here.site._run = lambda _job: Outcome(5.0)
+    [key] = here.submit(spec(index=1))
+    here.run(lambda: here.row(key).status == Phase.RUNNING)
+    here.site.cut_link()
+    here.run(lambda: bool(here.clusters.told))
+    items = handlers.attempts(call_of(here, ANN), api.ListAttempts(instance="01RUN")).items
+    told = {one.key: one.reason for one in items}
+    assert "alpha has not been reachable since 2026-01-05" in told.pop(key)
+    assert list(told.values()) == [""]
+
+
 def test_a_log_before_submission_is_empty(here: World) -> None:
     """There is nothing to read of a step that was not submitted yet, and no engine is asked."""
     with here.database.write() as work:
