@@ -96,6 +96,13 @@ def by_state(state: State, walltime_s: float = 0.0) -> str:
     return "The cluster failed under it (a node died, or it was displaced). Nothing is charged."
 
 
+def why(state: State, exit_code: int, walltime_s: float, image: str) -> str:
+    """The sentence for an end that the scheduler decided and that the step's own figures explain; "" for others."""
+    if state is State.TIMEOUT:
+        return by_state(state, walltime_s)
+    return no_image(image) if state is State.FAILED and exit_code == WRONG_IMAGE else ""
+
+
 LOST = (
     "The cluster lost it: it ended without leaving an exit record (a node died, or the cluster's disk is full). "
     "Nothing is charged. Run it again, or choose another cluster."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -137,7 +138,7 @@ def _traced(desk: Desk, each: Followed, claim: Claim | None, rows: Sequence[Acco
         return
     ended = [row for row in rows if row.state in TERMINAL]
     if ended:
-        desk.take(each, Accounted(at, ended[-1].job_id, outcome(ended)))
+        desk.take(each, Accounted(at, ended[-1].job_id, _explained(each, outcome(ended))))
     elif claim is None or claim.number < state.number:
         desk.take(each, Unclaimed(at))
     elif claim.job_id and claim.job_id != state.lost_id:
@@ -156,7 +157,7 @@ def _account(desk: Desk) -> None:
         each = desk.following[key]
         rows = _own(accounts.get(key, ()), getattr(each.state, "job_id", ""))
         if rows and rows[-1].state in TERMINAL:
-            desk.take(each, Accounted(at, rows[-1].job_id, outcome(rows)))
+            desk.take(each, Accounted(at, rows[-1].job_id, _explained(each, outcome(rows))))
     desk.commit("accounts")
 
 
@@ -168,6 +169,11 @@ def _accounting(desk: Desk, keys: list[str]) -> Mapping[str, list[Account]]:
 
 def _own(rows: Sequence[Account], job_id: str) -> list[Account]:
     return [row for row in rows if row.job_id == job_id]
+
+
+def _explained(each: Followed, found: Outcome) -> Outcome:
+    image = each.spec.image.path if each.spec.image else ""
+    return replace(found, why=endings.why(found.state, found.exit_code, each.spec.shape.walltime_s, image))
 
 
 def outcome(rows: Sequence[Account]) -> Outcome:

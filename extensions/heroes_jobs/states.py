@@ -37,6 +37,8 @@ class Outcome:
     max_rss_mib: float = 0.0
     exit_code: int = 0
     provisional: bool = False
+    #: The sentence for an end that the scheduler decided, where more is known than its state.
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

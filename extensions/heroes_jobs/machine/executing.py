@@ -186,9 +186,9 @@ def _concluded(state: Ending, at: float, rules: Rules) -> Step:
         reason = endings.by_state(outcome.state)
         return Ended(at, Phase.LOST, reason), (Void(retry=state.stop is None),)
     if outcome.state in (JobState.TIMEOUT, JobState.OUT_OF_MEMORY, JobState.CANCELLED):
-        return _staging_out(state, outcome, at, _stopped(state.stop, outcome.state))
+        return _staging_out(state, outcome, at, _stopped(state.stop, outcome))
     if state.exit is None and outcome.exit_code == endings.WRONG_IMAGE:
-        return _staging_out(state, outcome, at, Stop(Phase.FAILED, endings.no_image()))
+        return _staging_out(state, outcome, at, Stop(Phase.FAILED, outcome.why or endings.no_image()))
     if state.exit is None:
         return _lost(state, at) if at - state.known_at >= rules.relist_s else stay(state)
     return _staging_out(state, outcome, at, _verdict(outcome, state.exit))
@@ -200,10 +200,10 @@ def _lost(state: Ending, at: float) -> Step:
     return Ended(at, Phase.LOST, endings.LOST), (Void(retry=True),)
 
 
-def _stopped(stop: Stop | None, state: JobState) -> Stop:
-    if stop and state is JobState.CANCELLED:
+def _stopped(stop: Stop | None, outcome: Outcome) -> Stop:
+    if stop and outcome.state is JobState.CANCELLED:
         return stop
-    return Stop(Phase.FAILED, endings.by_state(state))
+    return Stop(Phase.FAILED, outcome.why or endings.by_state(outcome.state))
 
 
 def _verdict(outcome: Outcome, left: Exit) -> Stop:

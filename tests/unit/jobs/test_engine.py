@@ -17,7 +17,7 @@ from heroes_jobs import endings, files, service, store
 from heroes_jobs.desk import FAILPOINTS, EngineSettings, LeaseLost
 from heroes_jobs.model import AttemptNews, InputRef, OutputSpec, Phase
 from heroes_jobs.ports import QueueFacts
-from heroes_spawners.site import Answer, Declined, Job, Queued, Refusal, Shape, State, Submission
+from heroes_spawners.site import Answer, Declined, Image, Job, Queued, Refusal, Shape, State, Submission
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
 from tests.unit.jobs.world import FakeClusters, World, held, spec, world
 
@@ -130,15 +130,16 @@ def test_a_job_within_one_second_of_the_scheduler_is_charged_one(here: World) ->
     ("outcome", "reason"),
     [
         (Outcome(2.0, exit_code=3), endings.exited(3)),
-        (Outcome(2.0, state=State.TIMEOUT, record=False), endings.by_state(State.TIMEOUT)),
+        (Outcome(2.0, state=State.TIMEOUT, record=False), endings.by_state(State.TIMEOUT, 60)),
         (Outcome(2.0, state=State.OUT_OF_MEMORY, record=False), endings.by_state(State.OUT_OF_MEMORY)),
-        (Outcome(2.0, exit_code=endings.WRONG_IMAGE, record=False), endings.no_image()),
+        (Outcome(2.0, exit_code=endings.WRONG_IMAGE, record=False), endings.no_image("/images/own.sif")),
     ],
 )
 def test_what_ran_and_failed_is_charged_and_its_files_are_kept(sqlite: Database, outcome: Outcome, reason: str) -> None:
     """A failing script, too little time or memory, a missing image: the sentence, what was used, what was left."""
     left = {"partial.txt": b"half"}
-    here, row = ends_as(sqlite, Outcome(**{**vars(outcome), "files": left, "stderr": b"why\n"}))
+    image = Image("/images/own.sif", "sha256:0")
+    here, row = ends_as(sqlite, Outcome(**{**vars(outcome), "files": left, "stderr": b"why\n"}), image=image)
     assert (row.status, row.reason, row.cost) == (Phase.FAILED, reason, 2000)
     assert {file.path for folder in here.mover.delivered for file in folder.files} == {"partial.txt", "stderr.txt"}
     assert len(here.site.executions) == 1
