@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 
 from heroes.api.errors import InvalidSpec
-
 from heroes_spawners.isolation import View, clear, enclose
 from heroes_spawners.site import Image
 

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from heroes.api.errors import InvalidSpec, LinkDown, NotFound, Unavailable
-
 from heroes_spawners.transport.base import Transport
 
 #: The C library that the wheels need; checked by the probe, so that a site with an older one uses images.

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heroes.api.errors import InvalidSpec
-
 from heroes_spawners.runtime.shell import words
 
 #: Hidden by heroes-isolate too; the rendered mounts of `unshare` need the list.

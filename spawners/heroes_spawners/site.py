@@ -95,11 +95,15 @@ class Refusal(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Accepted:
+    """The scheduler took it, under this id."""
+
     job_id: str
 
 
 @dataclass(frozen=True)
 class Declined:
+    """The scheduler said no, for certain, in these words."""
+
     kind: Refusal
     text: str
 
@@ -292,7 +296,8 @@ class Site(Protocol):
 class TarSink(Protocol):
     """Bytes of an uncompressed tar, unpacked at the site as they come."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes) -> None:
+        """Send a part."""
 
     def finish(self) -> None:
         """Wait until it is unpacked; raises with tar's own words when it failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from heroes.api.errors import Conflict, NotFound
 from heroes_core.work import Database
 from heroes_identity.embedded import EmbeddedDirectory

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from heroes.api.errors import Conflict, NotFound
 from heroes_data.embedded import EmbeddedServer
 from heroes_data.ports import ObjectStore
 from heroes_data.s3 import S3Store
-
 from tests.objects import FolderStore, serve_objects
 
 

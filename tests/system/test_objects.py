@@ -18,11 +18,11 @@ import httpx
 import pytest
 import s3fs
 from botocore.config import Config
+
 from heroes.api.errors import NotFound, StoreBusy
 from heroes_data.embedded import EmbeddedServer, UserKey, remove_unfinished
 from heroes_data.model import S3Account
 from heroes_data.s3 import S3Store
-
 from tests.objects import serve_objects
 
 HOUR = timedelta(hours=1)

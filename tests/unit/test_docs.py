@@ -64,7 +64,10 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_every_dependency_has_its_reason() -> None:
     """Each package of pyproject.toml has a line in docs/design/dependencies.md."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
     told = (ROOT / "docs/design/dependencies.md").read_text()
     for each in wanted:
         name = re.match(r"[A-Za-z0-9-]+", each)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
+from pydantic import Field, PlainSerializer, SecretStr, StringConstraints
+
 from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound, NotSignedIn
 from heroes.api.ids import NAME, ULID
 from heroes.api.model import Empty, Model, Page
 from heroes.api.registry import ANYBODY, SIGNED_IN, Operation
-from pydantic import Field, PlainSerializer, SecretStr, StringConstraints
 
 Slug = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 #: Names as they are looked up: what was never a name is simply not found, but is bounded before it is logged.

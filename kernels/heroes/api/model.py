@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from heroes.api.units import Money
 from pydantic import BaseModel, ConfigDict, Field
+
+from heroes.api.units import Money
 
 
 class Model(BaseModel):

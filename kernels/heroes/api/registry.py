@@ -16,9 +16,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from heroes.api.errors import HeroesError, InvalidSpec
 from heroes.api.model import Empty, Model
-from pydantic import ValidationError
 
 #: Rights that are not in the table of roles: whoever asks, and whoever is signed in.
 ANYBODY = "anybody"

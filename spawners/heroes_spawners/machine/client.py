@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from heroes.api.errors import SchedulerDown
-
 from heroes_spawners.machine.model import Machine
 
 _DEADLINE_S = 30.0

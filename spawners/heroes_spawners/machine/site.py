@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from heroes.api.errors import InvalidSpec
-
 from heroes_spawners.machine.client import Client, configured
 from heroes_spawners.machine.model import Machine, Request
 from heroes_spawners.machine.probe import probe

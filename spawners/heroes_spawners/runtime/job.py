@@ -9,7 +9,6 @@ from typing import Any
 
 from heroes.api.errors import InvalidSpec
 from heroes.api.ids import NAME, ULID
-
 from heroes_spawners.containers import INSIDE, contain, hexdigest
 from heroes_spawners.isolation import Bind, Facts, View, enclose, lock
 from heroes_spawners.runtime.shell import command, exports, words

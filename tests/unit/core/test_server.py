@@ -194,7 +194,7 @@ def test_an_operation_for_anybody_ignores_a_bad_token(served: Served) -> None:
 
 
 def test_the_same_idempotency_key_makes_one_thing(served: Served, made: list[str]) -> None:
-    """The second request with a key gets the first's answer; another request with it is refused; a failure keeps none."""
+    """The second request with a key gets the first's answer, another request is refused; a failure keeps none."""
     key = {"Idempotency-Key": "k1"}
     first = ask(served, "POST", "/t/one", json={}, headers=key)
     assert ask(served, "POST", "/t/one", json={}, headers=key).json() == first.json()

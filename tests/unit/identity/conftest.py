@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from heroes.api import identity as api
 from heroes.api.registry import Operation, parse
 from heroes_core.module import NOBODY, Call, Services, admit, perform
@@ -61,6 +62,7 @@ class Platform:
     def actions(self, organisation: str = "acme") -> list[tuple[str, str, str]]:
         """The audit records of an organisation: who, what, whom."""
         import sqlalchemy as sa
+
         from heroes_core.store import audit_record
 
         with self.database.read() as work:

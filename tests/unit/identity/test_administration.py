@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
+
 from heroes.api import identity as api
 from heroes.api.errors import Conflict, HeroesError, InvalidSpec, NotAllowed, NotFound, NotSignedIn
 from heroes.api.registry import ANYBODY, SIGNED_IN
 from heroes_core.audit import verify
 from heroes_identity import service
 from heroes_identity.model import roles_for
-
 from tests.unit.identity.conftest import SECRET, Platform
 
 

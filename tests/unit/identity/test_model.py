@@ -7,6 +7,9 @@ from datetime import timedelta
 
 import argon2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heroes.api.errors import InvalidSpec, NotAllowed, NotFound
 from heroes.api.registry import RIGHTS
 from heroes_identity.model import (
@@ -25,8 +28,6 @@ from heroes_identity.model import (
     roles_for,
     token_id,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 #: The published table: one row for each role, a cross where it gives the column's right.
 TABLE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from heroes.api import identity as api
 from heroes.api.errors import InvalidSpec, NotAllowed, NotFound, NotSignedIn
 from heroes_core.work import Database
@@ -10,7 +11,6 @@ from heroes_identity import tokens
 from heroes_identity.handlers import Identity
 from heroes_identity.model import Pace
 from heroes_identity.provider import EmbeddedIdentityProvider
-
 from tests.conftest import StillClock
 from tests.unit.identity.conftest import CHEAP, SECRET, Platform
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
 from heroes.api.errors import SchedulerDown
 from heroes.api.ids import new_ulid
 from heroes_ear.compile import compile_all

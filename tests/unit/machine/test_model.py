@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heroes_spawners.machine.book import Book
 from heroes_spawners.machine.model import (
     Batch,
@@ -19,8 +22,6 @@ from heroes_spawners.machine.model import (
     verdict,
 )
 from heroes_spawners.site import Refusal, State
-from hypothesis import given
-from hypothesis import strategies as st
 
 MACHINE = Machine(Path("/m"), 4, (Queue("small", 1, 1000), Queue("large", 4, 4000, max_jobs=3)))
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 
 import pytest
+
 from heroes.api.errors import Conflict, SchedulerDown
 from heroes_spawners.site import Accepted, Declined, Mount, Refusal, State, Submission
-
 from tests.unit.machine.conftest import LONG_AGO, Rig, wait
 
 

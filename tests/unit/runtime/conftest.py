@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from heroes.api.ids import new_ulid
 from heroes_ear.compile import compile_all
 from heroes_spawners.runtime.bundle import bundle

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from heroes.api.errors import InvalidSpec, LinkDown, NotFound, Unavailable
 from heroes_spawners import environment
 from heroes_spawners.environment import Archive, build, ensure_environment, names

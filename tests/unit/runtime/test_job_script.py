@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from heroes.api.ids import new_ulid
 from heroes_spawners.runtime.bundle import bundle
 from heroes_spawners.site import Image
-
 from tests.unit.runtime.conftest import Place
 
 
