@@ -115,11 +115,11 @@ class ClusterEngine:
     def _poll(self) -> None:
         desk, settings = self.desk, self.desk.settings
         self.polled_at = desk.now()
-        changed = polling.poll(desk)
+        moved = polling.poll(desk)
         polling.follow_up(desk)
         if not desk.following:
             self.interval_s = settings.idle_s
-        elif changed or self._expecting():
+        elif moved or self._expecting():
             self.interval_s = settings.fastest_s
         else:
             self.interval_s = min(max(self.interval_s, settings.fastest_s) * SLOWER, settings.slowest_s)
@@ -135,6 +135,13 @@ class ClusterEngine:
             or (isinstance(each.state, Queued) and not each.state.confirmed and each.state.since > soon)
             for each in self.desk.active()
         )
+
+
+def _give_back(desk: Desk) -> None:
+    try:
+        desk.give_back()
+    except (HeroesError, sa.exc.DBAPIError) as error:
+        LOG.warning("the lease of %s runs out by itself: %s", desk.cluster, error)
 
 
 @dataclass
@@ -200,9 +207,9 @@ class Engine:
                 name, self.database, self.sites, self.mover, clusters, self.settings, holder, executor, wake.set
             )
             self._turns(ClusterEngine(desk), stop, wake)
-            desk.give_back()
             # a transfer may last for hours, and is begun anew by the next engine
             executor.shutdown(wait=False, cancel_futures=True)
+            _give_back(desk)
 
         return serve
 

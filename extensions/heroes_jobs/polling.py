@@ -38,13 +38,15 @@ _SHOWN = (Queued, Running, Stopping, Ending)
 
 
 def poll(desk: Desk) -> bool:
-    """Ask once for everything; whether anything changed."""
+    """Ask once for everything; whether an attempt moved on (a new reason to wait is no move: a thousand jobs that wait
+    must not be polled more often than one)."""
     began = desk.now()
     relist = _relist(desk, began)
     answer = desk.ask("poll", lambda: desk.site.poll("" if relist else desk.cursor))
     _news(desk, answer, began)
     cursor, load = desk.cursor, {queue: list(cpus) for queue, cpus in answer.load.items()}
     desk.cursor = answer.cursor
+    moved = any(each.phase is not each.told_phase for each in desk.changed.values())
     changed = bool(desk.changed) or answer.cursor != cursor
 
     def extra(work: Work) -> None:
@@ -53,7 +55,7 @@ def poll(desk: Desk) -> bool:
     desk.commit("poll", extra if changed or load != desk.load else None)
     desk.load = load
     _strangers(desk, answer.queue)
-    return changed
+    return moved
 
 
 def _relist(desk: Desk, at: float) -> bool:

@@ -108,11 +108,11 @@ def _brought(desk: Desk, group: list[Followed], answer: Brought | HeroesError) -
     at = desk.now()
     if isinstance(answer, HeroesError):
         _put_off(desk, answer)
-        for each in group:
+        for each in _still(desk, group):
             _stage_failed(desk, each, at, answer)
     else:
         share = answer.moved // max(len(answer.mounts), 1)
-        for each in group:
+        for each in _still(desk, group):
             _brought_one(desk, each, at, answer, share)
     desk.commit("staged")
 
@@ -128,8 +128,13 @@ def _brought_one(desk: Desk, each: Followed, at: float, answer: Brought, share: 
 
 
 def _stage_failed(desk: Desk, each: Followed, at: float, error: HeroesError) -> None:
-    if isinstance(each.state, StagingIn) and each.key in desk.following:
+    if isinstance(each.state, StagingIn):
         desk.take(each, StageFailed(at, f"Its inputs cannot be fetched: {error}", final=isinstance(error, Refused)))
+
+
+def _still(desk: Desk, group: list[Followed]) -> list[Followed]:
+    """Those that were not ended meanwhile, by a cancellation or an operator."""
+    return [each for each in group if desk.following.get(each.key) is each and not each.halted]
 
 
 def _put_off(desk: Desk, error: HeroesError) -> None:
@@ -218,7 +223,7 @@ def _sent(desk: Desk, group: list[Followed], answer: Sent | HeroesError) -> None
     if isinstance(answer, HeroesError):
         _put_off(desk, answer)
         answer = Sent({}, {each.key: answer for each in group})
-    for each in group:
+    for each in _still(desk, group):
         fault = answer.faults.get(each.key)
         if fault is None:
             _sent_one(desk, each, at, answer.judged[each.key])

@@ -115,6 +115,20 @@ def test_polls_grow_rare_while_nothing_changes(here: World) -> None:
     assert calls["poll"] in range(20, 27)  # every 4 s, as these settings say
 
 
+def test_a_thousand_waiting_jobs_are_polled_as_often_as_one(here: World) -> None:
+    """Reasons to wait that change all the time make no poll come sooner."""
+    reasons = ["Priority", "Resources"]
+    here.site._queues = {"cpu": 0}
+    here.site._queued = lambda job: Queued(job.key, job.job_id, State.PENDING, reasons[int(here.clock.monotonic()) % 2])
+    here.submit(*(spec(index=index) for index in range(50)))
+    here.run(lambda: here.clock.monotonic() > 100)
+    calls: Counter[str] = Counter()
+    here.site.poll = _counted(calls, "poll", here.site.poll)
+    start = here.clock.monotonic()
+    here.run(lambda: here.clock.monotonic() > start + 100)
+    assert calls["poll"] in range(20, 27)  # every 4 s, as these settings say
+
+
 def test_a_job_within_one_second_of_the_scheduler_is_charged_one(here: World) -> None:
     """SLURM counts whole seconds: a job that began and ended in one of them costs a second."""
     here.site._run = lambda _job: Outcome(0.0)
