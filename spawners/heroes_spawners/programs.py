@@ -6,7 +6,6 @@ from __future__ import annotations
 APPLICATIONS: dict[str, tuple[str, ...]] = {
     "openfoam": ("blockMesh", "decomposePar", "icoFoam", "postProcess", "mpirun"),
     "mpi": ("mpirun",),
-    "gcc": ("gcc", "make"),
 }
 #: Container engines, the preferred one first.
 ENGINES = ("ch-run", "apptainer", "singularity")

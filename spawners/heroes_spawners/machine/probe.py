@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from heroes_spawners.isolation import Bind, Facts, View, enclose, lock
+from heroes_spawners.programs import APPLICATIONS, ENGINES
 from heroes_spawners.runtime.bundle import PROGRAMS
 
-ENGINES = ("ch-run", "apptainer", "singularity")
-#: Applications that templates may require, and a program of each.
-APPLICATIONS = {"openfoam": "icoFoam"}
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 #: A uid of nobody in particular, for the trial of isolation as root.
 _NOBODY = 65534
@@ -28,10 +26,8 @@ def probe(runtime: Path, *, people: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "runtime": str(runtime),
         "programs": [name for name in PROGRAMS if _works([str(runtime / name), "--version"])],
-        "container": next(
-            (name for name in ("ch-run", "apptainer", "singularity") if shutil.which(name, path=_PATH)), ""
-        ),
-        "applications": [name for name, program in APPLICATIONS.items() if shutil.which(program, path=_PATH)],
+        "container": next((name for name in ENGINES if _there(name)), ""),
+        "applications": [name for name, needed in APPLICATIONS.items() if all(map(_there, needed))],
         "home": str(Path.home()),
         "one_person": True,
         "arch": platform.machine(),
@@ -42,6 +38,10 @@ def probe(runtime: Path, *, people: bool) -> dict[str, Any]:
     facts["user"] = f"{_NOBODY}:{_NOBODY}" if people else ""
     facts["isolation"] = next((each for each in ("heroes-isolate", "unshare") if _isolates(each, facts)), "none")
     return facts
+
+
+def _there(program: str) -> bool:
+    return shutil.which(program, path=_PATH) is not None
 
 
 def _works(argv: list[str]) -> bool:
