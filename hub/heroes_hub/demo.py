@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -20,10 +21,12 @@ from heroes.api.units import Money
 from heroes.client import Client
 from heroes_hub import operate
 from heroes_hub.demo_lab import LabClusters, join_lab
-from heroes_hub.home import Home
+from heroes_hub.home import Home, cache
 from heroes_hub.platform import ADMINISTRATOR, PLATFORM
 from heroes_hub.settings import Agreement, Api, Marketplace, Objects, Settings
 from heroes_hub.story import Story, tell
+from heroes_spawners import environment
+from heroes_spawners.machine.probe import facts_of_python
 
 #: The demo's people. Known to everybody, on a platform that listens on this machine only.
 ORGANISATION, PROJECT, CLIENT, ENGINEER = "acme", "wing", "carla", "emma"
@@ -36,6 +39,7 @@ def run_demo(*, once: bool, lab: bool, folder: Path | None, keep: bool) -> int:
         stop = _stop_on_signals()
         story = Story(sys.stdout)
         try:
+            build_environment(story)
             clusters = join_lab(story) if lab else None
             connection = _raise_platform(home, story, lab)
             _make_people(connection, home, clusters)
@@ -81,6 +85,14 @@ def _home(folder: Path | None, keep: bool) -> Iterator[Home]:
     finally:
         if not keep:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def build_environment(story: Story) -> None:
+    """Build what the workflow's jobs need, before anything waits for it. Unavailable without the package index."""
+    story.step("Build the Python environment that jobs get (once; later runs have it)")
+    python = facts_of_python()
+    made = environment.build("python", cache(), python["python_version"], platform.machine())
+    story.say(f"{made.path.name}: {made.path.stat().st_size / 2**20:.0f} MiB, sha256 {made.sha256[:16]}...")
 
 
 def _raise_platform(home: Home, story: Story, lab: bool) -> str:

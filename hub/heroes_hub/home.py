@@ -49,9 +49,8 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """Built environments, shared by all platforms of this user; may be deleted."""
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(cache) / "heroes" / "environments"
+        """Built environments."""
+        return cache()
 
     @property
     def first_administrator(self) -> Path:
@@ -89,6 +88,12 @@ class Home:
         """The store that the settings name."""
         url = settings.store.url or f"sqlite:///{self.store_file}"
         return Database(url, audit_key=self.secret("audit"), pool_size=pool_size)
+
+
+def cache() -> Path:
+    """Where built environments are kept, for all platforms of this user; may be deleted."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "heroes" / "environments"
 
 
 def default() -> Home:

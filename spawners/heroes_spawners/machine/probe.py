@@ -33,7 +33,7 @@ def probe(runtime: Path, *, people: bool) -> dict[str, Any]:
         "arch": platform.machine(),
         "glibc": platform.libc_ver()[1],
         "launcher": "mpirun",
-        **_python(),
+        **facts_of_python(),
     }
     facts["user"] = f"{_NOBODY}:{_NOBODY}" if people else ""
     facts["isolation"] = next((each for each in ("heroes-isolate", "unshare") if _isolates(each, facts)), "none")
@@ -70,8 +70,8 @@ def _isolates(means: str, facts: dict[str, Any]) -> bool:
     return worked
 
 
-def _python() -> dict[str, str]:
-    """The Python that jobs use: the system's where it is new enough, since every user can execute it."""
+def facts_of_python() -> dict[str, str]:
+    """The Python of this machine that jobs use: the system's where new enough, since every user can execute it."""
     asks = "import sys, venv; print('%d.%d' % sys.version_info[:2], sys.base_prefix)"
     own = f"{sys.base_prefix}/bin/python{sysconfig.get_python_version()}"
     for path in ("/usr/bin/python3", "/usr/local/bin/python3", own):
