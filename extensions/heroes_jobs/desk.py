@@ -97,6 +97,7 @@ class Desk:
     #: As last polled: partition -> [free, all] CPUs; and when all records were last read again.
     load: dict[str, list[int]] = field(default_factory=dict)
     relisted_at: float = 0.0
+    noted_at: float = 0.0
     #: Small files that jobs bring along, by digest.
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -211,7 +212,7 @@ class Desk:
 
     def drop(self) -> None:
         """Forget everything; the next turn takes the lease again and reads the database."""
-        self.epoch, self.trouble = 0, None
+        self.epoch, self.trouble, self.cursor = 0, None, ""
         self.following.clear()
         self.changed.clear()
         self.lanes.forget()

@@ -34,6 +34,8 @@ from heroes_spawners.site import State as JobState
 TOMBSTONE = "tombstone"
 #: Keys in one question.
 TOGETHER = 500
+#: How often a cursor is stored though nothing changed.
+NOTED_S = 60.0
 _SHOWN = (Queued, Running, Stopping, Ending)
 
 
@@ -44,16 +46,17 @@ def poll(desk: Desk) -> bool:
     relist = _relist(desk, began)
     answer = desk.ask("poll", lambda: desk.site.poll("" if relist else desk.cursor))
     _news(desk, answer, began)
-    cursor, load = desk.cursor, {queue: list(cpus) for queue, cpus in answer.load.items()}
+    load = {queue: list(cpus) for queue, cpus in answer.load.items()}
     desk.cursor = answer.cursor
     moved = any(each.phase is not each.told_phase for each in desk.changed.values())
-    changed = bool(desk.changed) or answer.cursor != cursor
+    # a poll without news is not written: an older cursor in the database only makes the next engine read more again
+    changed = bool(desk.changed) or load != desk.load or began - desk.noted_at >= NOTED_S
 
     def extra(work: Work) -> None:
         store.remember(work, desk.cluster, cursor=answer.cursor, polled_at=work.now, load=load)
 
-    desk.commit("poll", extra if changed or load != desk.load else None)
-    desk.load = load
+    desk.commit("poll", extra if changed else None)
+    desk.load, desk.noted_at = load, began if changed else desk.noted_at
     _strangers(desk, answer.queue)
     return moved
 

@@ -129,6 +129,18 @@ def test_a_thousand_waiting_jobs_are_polled_as_often_as_one(here: World) -> None
     assert calls["poll"] in range(20, 27)  # every 4 s, as these settings say
 
 
+def test_polls_without_news_are_not_written(here: World) -> None:
+    """While nothing changes the database is written once a minute, not at each poll."""
+    here.site._run = lambda _job: Outcome(900.0)
+    here.submit(spec(shape=Shape(walltime_s=1000)))
+    here.run(lambda: here.clock.monotonic() > 70)
+    commits: Counter[str] = Counter()
+    here.engine.desk.database.write = _counted(commits, "write", here.engine.desk.database.write)  # type: ignore[method-assign]
+    start = here.clock.monotonic()
+    here.run(lambda: here.clock.monotonic() > start + 300)
+    assert commits["write"] <= 10  # a cursor and a lease each minute
+
+
 def test_a_job_within_one_second_of_the_scheduler_is_charged_one(here: World) -> None:
     """SLURM counts whole seconds: a job that began and ended in one of them costs a second."""
     here.site._run = lambda _job: Outcome(0.0)
