@@ -58,6 +58,7 @@ class PostgresServer:
         self._numbers = itertools.count(1)
         self._templates: set[str] = set()
         self._lock = threading.Lock()
+        self._owner = os.getpid()
         self._account = _account()
         self._initialise(durable)
         self._shell = self._start()
@@ -89,7 +90,10 @@ class PostgresServer:
             self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def stop(self) -> None:
-        """Stop the server (open transactions are rolled back) and remove its folder. Idempotent."""
+        """Stop the server (open transactions are rolled back) and remove its folder. Idempotent. A process that was
+        forked from its owner leaves it alone."""
+        if os.getpid() != self._owner:
+            return
         assert self._shell.stdin is not None
         self._admin.close()
         self._shell.stdin.close()
