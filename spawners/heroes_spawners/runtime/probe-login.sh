@@ -31,15 +31,15 @@ else
     lacks "a folder $base that can be written"
 fi
 printf 'version %s\n' "$(sbatch --version 2>/dev/null)"
-text=$(timeout 20 scontrol show config 2>&1) || fail scheduler "$text"
+text=$(timeout 30 scontrol show config 2>&1) || fail scheduler "$text"
 part config
 printf '%s\n' "$text"
-text=$(timeout 20 scontrol -o show partition 2>&1) || fail scheduler "$text"
+text=$(timeout 30 scontrol -o show partition 2>&1) || fail scheduler "$text"
 part partitions
 printf '%s\n' "$text"
-text=$(timeout 20 sinfo -h -o '%R|%D|%c|%m|%G|%t' 2>&1) || fail scheduler "$text"
+text=$(timeout 30 sinfo -h -o '%R|%D|%c|%m|%G|%t' 2>&1) || fail scheduler "$text"
 part nodes
 printf '%s\n' "$text"
 part accounting
-timeout 20 sacct -n -P -S now-1minute >/dev/null 2>&1 && printf 'works\n'
+timeout 30 sacct -n -P -S now-1minute >/dev/null 2>&1 && printf 'works\n'
 finish

@@ -154,8 +154,8 @@ status() {
 # ---- what the scheduler says ------------------------------------------------------------------------------------
 
 poll() { # SINCE, seconds of the file system's own clock
-    queue=$(timeout -k 5 20 squeue --user="$LOGNAME" -h -o '%i|%T|%r|%V|%S|%C|%D|%j' 2>&1) || fail scheduler "$queue"
-    load=$(timeout -k 5 20 sinfo -h -o '%R|%C' 2>&1) || fail scheduler "$load"
+    queue=$(timeout -k 5 30 squeue --user="$LOGNAME" -h -o '%i|%T|%r|%V|%S|%C|%D|%j' 2>&1) || fail scheduler "$queue"
+    load=$(timeout -k 5 30 sinfo -h -o '%R|%C' 2>&1) || fail scheduler "$load"
     part queue
     printf '%s' "$queue"
     part load
@@ -189,7 +189,7 @@ read_names() { # standard input -> names, separated by commas
 
 cancel() {
     read_names
-    queue=$(timeout -k 5 20 squeue --user="$LOGNAME" --name="$names" -h -o '%i' 2>&1) || fail scheduler "$queue"
+    queue=$(timeout -k 5 30 squeue --user="$LOGNAME" --name="$names" -h -o '%i' 2>&1) || fail scheduler "$queue"
     [ -n "$queue" ] || return 0
     # shellcheck disable=SC2086  # job ids
     text=$(timeout -k 5 45 scancel $queue 2>&1) && return 0
