@@ -173,7 +173,7 @@ def _accounting(desk: Desk, keys: list[str]) -> Mapping[str, list[Account]]:
 
 
 def _own(rows: Sequence[Account], job_id: str) -> list[Account]:
-    return [row for row in rows if row.job_id == job_id]
+    return [row for row in rows if job_id in ("", row.job_id)]
 
 
 def _explained(each: Followed, found: Outcome) -> Outcome:

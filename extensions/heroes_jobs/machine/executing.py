@@ -155,7 +155,7 @@ def _observed(state: Ending, at: float, rules: Rules) -> Step:
     observed = _observed_state(state)
     if observed is None:
         return _concluded(state, at, rules)
-    outcome = _provisional(state, observed, at)
+    outcome = _provisional(state, observed)
     return _concluded(replace(state, outcome=outcome, known_at=at), at, rules)
 
 
@@ -167,21 +167,21 @@ def _observed_state(state: Ending) -> JobState | None:
     return JobState.CANCELLED if state.stop else None
 
 
-def _provisional(state: Ending, observed: JobState, at: float) -> Outcome:
-    """From what was seen of it; the record's own time counts only within what was seen."""
-    window = max(at - (state.seen.started_at or state.began), 0.0)
+def _provisional(state: Ending, observed: JobState) -> Outcome:
+    """From what was seen of it, until its end was first seen; the record's own time counts only within that."""
+    window = max(state.since - (state.seen.started_at or state.began), 0.0)
     told = state.exit.elapsed_s if state.exit else 0.0
     elapsed = window if state.seen.started_at or not 0 < told < window else told
     return Outcome(
-        observed, state.seen.started_at or at - elapsed, at, None, elapsed, state.seen.cpus, state.seen.nodes,
-        provisional=True,
+        observed, state.seen.started_at or state.since - elapsed, state.since, None, elapsed, state.seen.cpus,
+        state.seen.nodes, provisional=True,
     )  # fmt: skip
 
 
 def _concluded(state: Ending, at: float, rules: Rules) -> Step:
     outcome = state.outcome
     if outcome is None:
-        return _lost(state, at) if at - state.since >= rules.silent_s and state.exit is None else stay(state)
+        return _unaccounted(state, at) if at - state.since >= rules.silent_s else stay(state)
     if outcome.state is JobState.NODE_FAIL and state.exit is None:
         reason = endings.by_state(outcome.state)
         return Ended(at, Phase.LOST, reason), (Void(retry=state.stop is None),)
@@ -192,6 +192,15 @@ def _concluded(state: Ending, at: float, rules: Rules) -> Step:
     if state.exit is None:
         return _lost(state, at) if at - state.known_at >= rules.relist_s else stay(state)
     return _staging_out(state, outcome, at, _verdict(outcome, state.exit))
+
+
+def _unaccounted(state: Ending, at: float) -> Step:
+    """Gone for so long, and accounting still knows no end: without a record it is lost, with one what was observed
+    counts until accounting knows better."""
+    if state.exit is None:
+        return _lost(state, at)
+    observed = _provisional(state, JobState.COMPLETED if state.exit.code == 0 else JobState.FAILED)
+    return _staging_out(state, observed, at, _verdict(observed, state.exit))
 
 
 def _lost(state: Ending, at: float) -> Step:

@@ -356,6 +356,16 @@ def test_a_missing_image_is_told_by_the_job_scripts_own_exit_code() -> None:
     assert out.verdict == Stop(Phase.FAILED, endings.no_image())
 
 
+def test_a_record_that_accounting_never_confirms_is_settled_by_what_was_observed() -> None:
+    """Where the accounting lost the job, the attempt does not wait for ever: provisional after the long silence."""
+    ending = after(Running(90, 1, "9", RUNNING), RecordSeen(100, "9", Exit(3, 8)))
+    assert isinstance(after(ending, Tick(699)), Ending)
+    out = after(ending, Tick(700))
+    assert isinstance(out, StagingOut)
+    assert out.verdict == Stop(Phase.FAILED, endings.exited(3))
+    assert (out.outcome.elapsed_s, out.outcome.provisional) == (10, True)
+
+
 def test_silence_is_believed_only_after_twice_the_daemons_timeout() -> None:
     """Gone from the queue and not accounted as ended, it may be running on: it is lost after 600 s."""
     state = after(Running(90, 1, "9"), Absent(100))
@@ -371,7 +381,7 @@ def test_without_accounting_the_record_and_an_empty_queue_end_it() -> None:
     running = Running(92, 1, "9", RUNNING)
     out = after(running, RecordSeen(100, "9", Exit(0, 8)), Absent(101), rules=OBSERVED)
     assert isinstance(out, StagingOut)
-    assert out.outcome == Outcome(JobState.COMPLETED, 90, 101, None, 11, 4, 1, provisional=True)
+    assert out.outcome == Outcome(JobState.COMPLETED, 90, 100, None, 10, 4, 1, provisional=True)
 
 
 def test_without_accounting_a_job_never_seen_running_is_charged_its_own_time_within_what_was_seen() -> None:
@@ -382,7 +392,7 @@ def test_without_accounting_a_job_never_seen_running_is_charged_its_own_time_wit
     assert out.outcome.elapsed_s == 8
     forged = after(Queued(50, 1, "9"), RecordSeen(100, "9", Exit(0, 9e9)), Absent(101), rules=OBSERVED)
     assert isinstance(forged, StagingOut)
-    assert forged.outcome.elapsed_s == 51
+    assert forged.outcome.elapsed_s == 50
 
 
 def test_without_accounting_the_queue_tells_the_end() -> None:
