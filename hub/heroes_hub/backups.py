@@ -146,7 +146,7 @@ def _add_stream(tar: tarfile.TarFile, name: str, file: IO[bytes], told: Told) ->
     file.seek(0)
     told.sums[name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     member = tarfile.TarInfo(name)
-    member.size, member.mode = file.tell(), 0o600
+    member.size, member.mode = file.seek(0, os.SEEK_END), 0o600
     file.seek(0)
     tar.addfile(member, file)
 
