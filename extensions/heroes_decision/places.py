@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from heroes.api.units import Money, Seconds
 from heroes_applications.model import StepPlan
-from heroes_clusters.model import Place
+from heroes_clusters.model import SLURM, Place
 from heroes_decision.history import Job, Known
 from heroes_decision.model import MODEL, ZERO, Allocation, Figures, Spread, Terms, total
 from heroes_jobs.model import Reservation
@@ -202,7 +202,10 @@ def worst_case(here: Here, plan: StepPlan, moved_bytes: int) -> Reservation:
     highest power, with the most that may be moved; a cloud's nodes are paid while they boot. Each line rounds up."""
     queue = here.place.queue
     what = allocation(here, plan.shape)
-    seconds = float(plan.shape.walltime_s + queue.over_time_limit_s + queue.kill_wait_s + queue.boot_s)
+    limit = plan.shape.walltime_s
+    if here.place.cluster.kind == SLURM:
+        limit = math.ceil(limit / 60) * 60  # it knows whole minutes only
+    seconds = float(limit + queue.over_time_limit_s + queue.kill_wait_s + queue.boot_s)
     gib = (moved_bytes + plan.max_output_bytes) / _GIB
     usage = here.terms.usage(what, seconds, gib, here.terms.worst_joules(what, seconds))
     lines = here.terms.price.lines(usage, up=True, rate=here.terms.rate)

@@ -111,6 +111,14 @@ def test_the_worst_case_covers_what_the_site_adds() -> None:
     assert reservation.provider == "centre"
 
 
+def test_slurm_gives_whole_minutes() -> None:
+    """61 s are reserved as two minutes on SLURM, and as they are on the machine itself."""
+    one = plan(shape={"tasks": 1, "walltime_s": 61, "memory_mib": 0})
+    own = here(replace(CLUSTER, kind="machine"), kill_wait_s=0)
+    assert places.worst_case(here(kill_wait_s=0), one, 0).amount == Money(micros=12_000)
+    assert places.worst_case(own, one, 0).amount == Money(micros=6_100)
+
+
 def test_a_prediction_never_exceeds_its_reservation() -> None:
     """The 95 % quantile of cost is within the worst case, at any place."""
     for at in (here(), here(speed=0.2), here(exclusive=True), here(boot_s=100)):
