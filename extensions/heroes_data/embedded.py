@@ -3,8 +3,9 @@
     <folder>/objects/<organisation>/<bucket>/…   the objects
     <folder>/keys/<access key>.json              what a key opens, its secret and its end; 0600
 
-An organisation's platform key opens all of its buckets and serves API and engine; a user's key opens the user's own
-bucket and those granted, for an hour at most. The server asks again for a key every five minutes.
+An organisation's platform key opens all of its buckets and signs addresses; a user's key opens the user's own bucket
+and those granted, for an hour at most. The server asks again for a key every five minutes. It keeps the checksums of
+what it read or wrote (rclone's hasher), so that no large object is read just to tell its etag.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import os
 import secrets
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from heroes.api.ids import NAME
+from heroes_data.disk import DiskStore
 from heroes_data.model import S3Account
 
 _REGION = "us-east-1"
@@ -48,6 +49,10 @@ class EmbeddedServer:
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._known: dict[str, S3Account] = {}
 
+    def store(self) -> DiskStore:
+        """The objects, for whoever runs on the same machine as the platform itself."""
+        return DiskStore(self._objects.parent, self.account)
+
     def argv(self, rclone: str, address: str) -> list[str]:
         """The server's command line, listening on `address` (`127.0.0.1:9000`)."""
         program = [sys.executable, "-I", "-S", str(Path(__file__).with_name("authproxy.py")), str(self._keys)]
@@ -57,8 +62,8 @@ class EmbeddedServer:
             )
         return [
             rclone, "serve", "s3", "--auth-proxy", " ".join(program), "--addr", address, "--config", os.devnull,
-            "--dir-cache-time", "1s", "--log-level", "NOTICE", "--server-read-timeout", "24h",
-            "--server-write-timeout", "24h",
+            "--dir-cache-time", "100ms", "--log-level", "NOTICE", "--server-read-timeout", "24h",
+            "--server-write-timeout", "24h", "--cache-dir", str(self._objects.with_name("hashes")),
         ]  # fmt: skip
 
     def account(self, organisation: str) -> S3Account:
@@ -70,7 +75,10 @@ class EmbeddedServer:
             root.mkdir(mode=0o700, exist_ok=True)
             path = self._keys / f"platform.{organisation}.json"
             if not path.exists():
-                content = {"type": "local", "_root": str(root), "_secret_access_key": secrets.token_urlsafe(32)}
+                content = {
+                    "type": "hasher", "_root": "", "remote": str(root), "hashes": "md5", "max_age": "off",
+                    "_secret_access_key": secrets.token_urlsafe(32),
+                }  # fmt: skip
                 _write_new(path, content)
             secret = json.loads(path.read_text())["_secret_access_key"]
             self._known[organisation] = self._account(path.stem, secret)
@@ -94,7 +102,8 @@ class EmbeddedServer:
         path = self._objects / organisation / bucket
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A union is rclone's only read-only remote, and needs two members: the other one is empty.
-        return str(path) if writable else f":union,upstreams='{path}:ro {self._nothing}:ro':"
+        remote = str(path) if writable else f":union,upstreams='{path}:ro {self._nothing}:ro':"
+        return f':hasher,remote=""{remote}"",hashes=md5,max_age=off:'
 
     def _account(self, key: str, secret: str) -> S3Account:
         return S3Account(self._endpoint, key, secret, _REGION, public=self._public)
@@ -107,16 +116,6 @@ class EmbeddedServer:
                 continue
             if ended:
                 path.unlink(missing_ok=True)
-
-
-def remove_unfinished(folder: Path, older_than_s: float = 86400.0) -> int:
-    """Delete what killed servers left of unfinished uploads; how many files."""
-    before, count = time.time() - older_than_s, 0
-    for path in (folder / "objects").rglob(".rclone_temp_*"):
-        if path.is_file() and path.stat().st_mtime < before:
-            path.unlink(missing_ok=True)
-            count += 1
-    return count
 
 
 def _write_new(path: Path, content: Mapping[str, object]) -> None:

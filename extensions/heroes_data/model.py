@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NoReturn
 
-from heroes.api.errors import InvalidSpec
+from heroes.api.errors import InvalidSpec, NotFound
 from heroes_spawners.site import SiteFile
 
 #: The empty object that keeps a folder there: no store can be relied on to keep a key that ends in a slash.
 FOLDER_MARK = ".heroes-folder"
-#: Names that the embedded server takes for unfinished uploads and hides.
+#: How the embedded server's unfinished uploads begin, and how results on their way into its folder end.
 _UNFINISHED = ".rclone_temp_"
+PARTIAL = ".heroes-part"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LONGEST_PART = 255
 
@@ -107,9 +108,14 @@ def check_key(key: str) -> str:
         _bad(key, "begins or ends with a slash or has two beside each other")
     if any(len(part.encode()) > _LONGEST_PART for part in parts):
         _bad(key, f"has a part longer than {_LONGEST_PART} bytes")
-    if any(part.startswith(_UNFINISHED) or part == FOLDER_MARK for part in parts):
+    if any(is_unfinished(part) or part == FOLDER_MARK for part in parts):
         _bad(key, "has a part that is reserved")
     return key
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of that name holds an upload that is not whole."""
+    return name.startswith(_UNFINISHED) or name.endswith(PARTIAL)
 
 
 def check_prefix(key: str) -> str:
@@ -157,3 +163,11 @@ def folder_etag(objects: Iterable[ObjectInfo]) -> str:
 def data_path(organisation: str, user: str, bucket: str, key: str) -> str:
     """Where an object lies at a site, relative to the base directory."""
     return f"data/{organisation}/{user}/{bucket}/{key}"
+
+
+def changed(bucket: str, key: str) -> NotFound:
+    """The version of an object that was asked for is not there any more."""
+    return NotFound(
+        f"{bucket}/{key} changed after the job was submitted: what it was is gone.",
+        hint="Submit again, so that it runs with what is there.",
+    )

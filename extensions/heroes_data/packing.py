@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 
-from heroes.api.errors import Conflict, HeroesError
+from heroes.api.errors import HeroesError
+from heroes_data.model import changed
 from heroes_data.ports import ObjectStore
 from heroes_spawners.site import TarSink
 
@@ -27,12 +29,15 @@ def pack(
 ) -> Iterator[tuple[str, str]]:
     """Send the objects with these keys and sizes; yields each key and the MD5 of what was sent.
 
-    Conflict when an object has another size than it should. The stream is always brought to an end."""
+    NotFound when an object has another size than it should. The stream is always brought to an end."""
     buffer = _Buffer(sink)
     finished = False
     try:
-        for key, parts in _contents(objects, organisation, bucket, sizes):
-            yield key, _add(buffer, bucket, key, sizes[key], parts)
+        for key, content in _contents(objects, organisation, bucket, sizes):
+            if len(content) != sizes[key]:
+                raise changed(bucket, key)
+            _add(buffer, key, content)
+            yield key, hashlib.md5(content, usedforsecurity=False).hexdigest()
         buffer.add(bytes(2 * _BLOCK))
         buffer.flush()
         finished = True
@@ -61,63 +66,34 @@ class _Buffer:
             self._held.clear()
 
 
-def _add(buffer: _Buffer, bucket: str, key: str, size: int, parts: Iterator[bytes]) -> str:
+def _add(buffer: _Buffer, key: str, content: bytes) -> None:
     header = tarfile.TarInfo(key)
-    header.size, header.mode = size, 0o644
+    header.size, header.mode = len(content), 0o644
     buffer.add(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict"))
-    digest, sent = hashlib.md5(usedforsecurity=False), 0
-    for part in parts:
-        sent += len(part)
-        if sent > size:
-            break
-        digest.update(part)
-        buffer.add(part)
-    if sent != size:
-        raise Conflict(
-            f"{bucket}/{key} changed after the job was submitted.",
-            hint="Submit again, so that it runs with what is there.",
-        )
-    buffer.add(bytes(-size % _BLOCK))
-    return digest.hexdigest()
+    buffer.add(content)
+    buffer.add(bytes(-len(content) % _BLOCK))
 
 
 def _contents(
     objects: ObjectStore, organisation: str, bucket: str, sizes: Mapping[str, int]
-) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Each object's content in the order of `sizes`: small ones are read ahead by several threads."""
-    waiting: deque[tuple[str, Future[bytes] | None]] = deque()
+) -> Iterator[tuple[str, bytes]]:
+    """Each object's content in the order of `sizes`, read ahead by several threads."""
+    waiting: deque[tuple[str, Future[bytes]]] = deque()
     keys = iter(sizes)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="pack") as pool:
         try:
-            for _ in range(_AHEAD):
-                _ask_next(objects, organisation, bucket, sizes, keys, pool, waiting)
-            while waiting:
-                key, future = waiting.popleft()
-                parts = iter([future.result()]) if future else objects.get(organisation, bucket, key)
-                yield key, parts
-                _ask_next(objects, organisation, bucket, sizes, keys, pool, waiting)
+            while True:
+                for key in islice(keys, _AHEAD - len(waiting)):
+                    waiting.append((key, pool.submit(_read, objects, organisation, bucket, key, sizes[key])))
+                if not waiting:
+                    return
+                key, content = waiting.popleft()
+                yield key, content.result()
         finally:
-            for _, future in waiting:
-                if future is not None:
-                    future.cancel()
+            for _, content in waiting:
+                content.cancel()
 
 
-def _ask_next(
-    objects: ObjectStore,
-    organisation: str,
-    bucket: str,
-    sizes: Mapping[str, int],
-    keys: Iterator[str],
-    pool: ThreadPoolExecutor,
-    waiting: deque[tuple[str, Future[bytes] | None]],
-) -> None:
-    key = next(keys, None)
-    if key is None:
-        return
-    small = sizes[key] <= SMALL
-    waiting.append((key, pool.submit(_read, objects, organisation, bucket, key) if small else None))
-
-
-def _read(objects: ObjectStore, organisation: str, bucket: str, key: str) -> bytes:
+def _read(objects: ObjectStore, organisation: str, bucket: str, key: str, size: int) -> bytes:
     """All of a small object, and a byte beyond if it is larger than it should be."""
-    return b"".join(objects.get(organisation, bucket, key, length=SMALL + 1))
+    return b"".join(objects.get(organisation, bucket, key, length=size + 1))

@@ -31,6 +31,9 @@ class ObjectStore(Protocol):
     def stat(self, organisation: str, bucket: str, key: str) -> ObjectInfo:
         """One object."""
 
+    def digest(self, organisation: str, bucket: str, key: str) -> str:
+        """The MD5 of an object's content, in hex; it may have to be read for that."""
+
     def put(self, organisation: str, bucket: str, key: str, parts: Iterable[bytes]) -> ObjectInfo:
         """Store what comes; when `parts` raises, nothing has changed."""
 

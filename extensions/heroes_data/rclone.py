@@ -22,6 +22,7 @@ import httpx
 
 from heroes.api.errors import HeroesError, LinkDown, StoreBusy
 from heroes.api.ids import new_ulid
+from heroes_data.model import PARTIAL
 
 #: Bytes so far, of how many.
 Progress = Callable[[int, int], None]
@@ -85,7 +86,7 @@ class Rclone:
             "_filter": {"FilesFromRaw": [str(listing)]},
             "_config": {
                 "IgnoreChecksum": True, "NoCheckDest": True, "NoTraverse": True, "Transfers": 8, "Checkers": 8,
-                "UseListR": False, "Metadata": False,
+                "UseListR": False, "Metadata": False, "PartialSuffix": PARTIAL,
             },
         }  # fmt: skip
         answer = _asked(http, question)

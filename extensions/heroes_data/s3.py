@@ -1,4 +1,4 @@
-"""The object store over S3: the embedded rclone server, or any other by its account. Implements `ports.ObjectStore`."""
+"""The object store on an S3 server, embedded or any other, by its account. Implements `ports.ObjectStore`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from urllib.parse import unquote_plus, urlsplit
 import httpx
 
 from heroes.api.errors import Conflict, InvalidSpec, NotFound, StoreBusy
-from heroes_data.model import ObjectInfo, ObjectPage, S3Account
-from heroes_data.signature import quoted_path, quoted_query, signed_headers, signed_query
+from heroes_data.model import ObjectInfo, ObjectPage, S3Account, md5_of
+from heroes_data.signature import object_path, quoted_path, quoted_query, signed_address, signed_headers
 
 #: The account of each organisation.
 Accounts = Callable[[str], S3Account]
@@ -74,6 +74,16 @@ class S3Store:
         """One object."""
         return _info(key, self._call(organisation, "HEAD", bucket, key).headers)
 
+    def digest(self, organisation: str, bucket: str, key: str) -> str:
+        """The etag, where it is the MD5; else by reading the content."""
+        known = md5_of(self.stat(organisation, bucket, key).etag)
+        if known is not None:
+            return known
+        digest = hashlib.md5(usedforsecurity=False)
+        for part in self.get(organisation, bucket, key):
+            digest.update(part)
+        return digest.hexdigest()
+
     def put(self, organisation: str, bucket: str, key: str, parts: Iterable[bytes]) -> ObjectInfo:
         """Store what comes: in one request when it is small, else in parts that become visible together."""
         blocks = _blocks(parts)
@@ -103,13 +113,7 @@ class S3Store:
 
     def sign(self, organisation: str, bucket: str, key: str, method: str, seconds: int, now: datetime) -> str:
         """A signed address, of the server as users reach it."""
-        account = self._accounts(organisation)
-        base = urlsplit(account.public or account.endpoint)
-        path = _path(account, bucket, key)
-        return (
-            f"{base.scheme}://{base.netloc}{quoted_path(path)}?"
-            f"{signed_query(account, method, base.netloc, path, seconds, now)}"
-        )
+        return signed_address(self._accounts(organisation), bucket, key, method, seconds, now)
 
     def remote(self, organisation: str) -> Mapping[str, str]:
         """The rclone settings of the organisation's root: uploads in one part up to 5 GiB, so that etags are MD5."""
@@ -159,7 +163,7 @@ class S3Store:
         """One request, again when the store is busy: every one of them may be repeated. `fine`: statuses that are no
         error."""
         account = self._accounts(organisation)
-        path, query = _path(account, bucket, key), query or {}
+        path, query = object_path(account, bucket, key), query or {}
         url = account.endpoint.rstrip("/") + quoted_path(path) + (f"?{quoted_query(query)}" if query else "")
         host = urlsplit(url).netloc
         for attempt in range(1, _TRIES + 1):
@@ -180,11 +184,6 @@ class S3Store:
                 answer.close()
             time.sleep(_PAUSE_S * attempt)
         raise AssertionError("the last try returns or raises")
-
-
-def _path(account: S3Account, bucket: str, key: str) -> str:
-    parts = [part for part in (account.container, bucket) if part]
-    return "/" + "/".join(parts) + (f"/{key}" if key else "")
 
 
 def _blocks(parts: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import datetime
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from heroes_data.model import S3Account
 
@@ -54,6 +54,19 @@ def signed_query(account: S3Account, method: str, host: str, path: str, seconds:
         }
     )
     return f"{query}&X-Amz-Signature={_sign(account, method, path, query, {'host': host}, stamp)}"
+
+
+def object_path(account: S3Account, bucket: str, key: str) -> str:
+    """Where an object is below the server's root (not escaped); the bucket itself when `key` is empty."""
+    parts = [part for part in (account.container, bucket) if part]
+    return "/" + "/".join(parts) + (f"/{key}" if key else "")
+
+
+def signed_address(account: S3Account, bucket: str, key: str, method: str, seconds: int, now: datetime) -> str:
+    """An address, of the server as users reach it, that allows `method` on one object for so many seconds."""
+    base, path = urlsplit(account.public or account.endpoint), object_path(account, bucket, key)
+    query = signed_query(account, method, base.netloc, path, seconds, now)
+    return f"{base.scheme}://{base.netloc}{quoted_path(path)}?{query}"
 
 
 def _scope(account: S3Account, stamp: str) -> str:

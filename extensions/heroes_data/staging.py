@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from heroes.api.errors import Conflict, InvalidSpec, NotFound, Refused, StoreBusy
+from heroes.api.errors import InvalidSpec, NotFound, Refused, StoreBusy
 from heroes_core.work import Database
 from heroes_data import store
 from heroes_data.model import (
@@ -23,9 +24,11 @@ from heroes_data.model import (
     ObjectRef,
     SealedFolder,
     StagedPath,
+    changed,
     check_collisions,
     check_key,
     data_path,
+    folder_etag,
     md5_of,
 )
 from heroes_data.packing import SMALL, pack
@@ -37,6 +40,8 @@ from heroes_spawners.site import Site, SiteFile
 #: Files in one call.
 MOST_FILES = 200_000
 _ROUNDS = 2
+#: Objects in one listing; S3 servers give fewer.
+_PAGE = 100_000
 #: Up to here each file is asked for by its path, beyond by folders.
 _BY_PATH = 100
 
@@ -102,13 +107,13 @@ class Mover:
         objects: Sequence[ObjectRef],
         progress: Progress | None = None,
         *,
-        epoch: int = 0,
+        epoch: int | None = None,
     ) -> Moved:
         """See to it that exact copies of `objects` are at the site, below `data/<organisation>/<user>/<bucket>/`; of a
-        folder, that no copy is there of what has gone from it (`epoch` is the lease that allows the deletion).
+        folder, that no copy is there of what has gone from it (where `epoch` is the lease that allows the deletion).
 
-        NotFound: an object is not there; InvalidSpec: a key cannot be a path, or collides; Conflict: an object changed
-        after it was asked for; LinkDown, StoreBusy: try again, what arrived whole is kept."""
+        NotFound: an object is not there, or not any more as it was asked for; InvalidSpec: a key cannot be a path, or
+        collides; LinkDown, StoreBusy: try again, what arrived whole is kept."""
         began = time.perf_counter()
         errand = _Errand(site, cluster, organisation, user, progress)
         with self._alone(errand):
@@ -137,7 +142,7 @@ class Mover:
         """Bring the kept files of finished jobs to their buckets, all in one call of rclone; afterwards what is at the
         site counts as exact copies. Files whose names cannot be keys are left, and named in `skipped`.
 
-        Conflict: a file is not any more what was sealed; LinkDown, StoreBusy: try again."""
+        NotFound: a file is not any more what was sealed; LinkDown, StoreBusy: try again."""
         began = time.perf_counter()
         errand = _Errand(site, cluster, organisation, user, progress)
         files, skipped = _keepable(errand, sealed)
@@ -171,15 +176,18 @@ class Mover:
         below = objects_below(self._objects, organisation, ref.bucket, ref.key)
         if not below:
             raise NotFound(f"There is nothing below {ref.key} in the bucket {ref.bucket}.", hint="Upload it first.")
+        if ref.etag and folder_etag(below) != ref.etag:
+            raise changed(ref.bucket, ref.key)
         return below
 
-    def _clear(self, errand: _Errand, objects: Sequence[ObjectRef], others: Sequence[str], epoch: int) -> None:
+    def _clear(self, errand: _Errand, objects: Sequence[ObjectRef], others: Sequence[str], epoch: int | None) -> None:
         """Delete copies, in the wanted folders, of objects that are no more. Only what was recorded is deleted: a job's
         results that are not in their bucket yet lie there too."""
         folders = tuple(
             data_path(errand.organisation, errand.user, ref.bucket, ref.key) for ref in objects if ref.key.endswith("/")
         )
-        if gone := [path for path in others if folders and path.startswith(folders)]:
+        gone = [path for path in others if folders and path.startswith(folders)]
+        if gone and epoch is not None:
             errand.site.remove_data(gone, epoch)
             with self._database.write() as work:
                 store.forget_copies(work, errand.cluster, gone)
@@ -194,21 +202,24 @@ class Mover:
             file = there.get(each.path)
             if file is not None and recorded.get(each.path) == _copy(each, file):
                 continue
-            likely = file is not None and file.size == each.size and md5_of(each.etag)
+            likely = file is not None and file.size == each.size
             (doubtful if likely else missing).append(each)
-        return missing + self._verify(errand, doubtful, {})
+        return missing + self._verify(errand, doubtful, self._digests(errand.organisation, doubtful))
 
     # there
 
     def _send(self, errand: _Errand, missing: list[_Wanted]) -> None:
         total, left = sum(each.size for each in missing), missing
         for _ in range(_ROUNDS):
-            digests = self._send_small(errand, [each for each in left if _is_small(each)], total)
-            large = [each for each in left if not _is_small(each)]
-            if large:
-                remote = self._objects.remote(errand.organisation)
-                self._rclone.copy(remote, errand.at_site(), [each.name for each in large], errand.progress)
-            left = self._verify(errand, left, digests)
+            large = [each for each in left if each.size > SMALL]
+            with ThreadPoolExecutor(1, "digest") as beside:  # reads the large ones while they travel
+                digests = beside.submit(self._digests, errand.organisation, large)
+                sent = self._send_small(errand, [each for each in left if each.size <= SMALL], total)
+                if large:
+                    remote = self._objects.remote(errand.organisation)
+                    self._rclone.copy(remote, errand.at_site(), [each.name for each in large], errand.progress)
+            self._check_unchanged(errand.organisation, [each for each in left if md5_of(each.etag) is None])
+            left = self._verify(errand, left, {**sent, **digests.result()})
             if not left:
                 return
             self._check_unchanged(errand.organisation, left)
@@ -216,6 +227,13 @@ class Mover:
             f"{left[0].name} and {len(left) - 1} more did not arrive as they were sent.",
             hint="Try again; should it go on, the cluster's storage may be damaged.",
         )
+
+    def _digests(self, organisation: str, objects: Iterable[_Wanted]) -> dict[str, str]:
+        """The MD5 of objects by path at the site."""
+        return {
+            each.path: md5_of(each.etag) or self._objects.digest(organisation, each.bucket, each.key)
+            for each in objects
+        }
 
     def _send_small(self, errand: _Errand, small: list[_Wanted], total: int) -> dict[str, str]:
         """One tar stream for each bucket. The MD5 of what was sent, by path."""
@@ -243,18 +261,17 @@ class Mover:
         good: list[_Wanted] = []
         bad: list[_Wanted] = []
         for each in sent:
-            expected = md5_of(each.etag) or digests.get(each.path)
-            fine = expected is not None and sums.get(each.name) == expected
+            fine = each.path in there and sums.get(each.name) == (md5_of(each.etag) or digests[each.path])
             (good if fine else bad).append(each)
         with self._database.write() as work:
             verified = [_copy(each, there[each.path]) for each in good]
             store.record_copies(work, errand.cluster, errand.organisation, verified)
         return bad
 
-    def _check_unchanged(self, organisation: str, objects: Iterable[_Wanted]) -> None:
-        for each in objects:
-            now = self._objects.stat(organisation, each.bucket, each.key)
-            if now.etag != each.etag:
+    def _check_unchanged(self, organisation: str, sent: Iterable[_Wanted]) -> None:
+        """What was read is what was asked for: else one version's name would stand for another's content."""
+        for each in sent:
+            if self._objects.stat(organisation, each.bucket, each.key).etag != each.etag:
                 raise changed(each.bucket, each.key)
 
     # and back
@@ -269,7 +286,9 @@ class Mover:
                 _check_sealed(errand, files)
                 raise
             stored = self._stored(errand.organisation, sealed)
-            left = [name for name in files if not _same(stored.get(name), files[name], sums.get(name))]
+            left = [
+                name for name in files if not self._same(errand.organisation, name, stored, files[name], sums.get(name))
+            ]
             if not left:
                 break
         if left:
@@ -281,6 +300,16 @@ class Mover:
         with self._database.write() as work:
             copies = [_kept(errand, name, file, stored[name].etag) for name, file in files.items()]
             store.record_copies(work, errand.cluster, errand.organisation, copies)
+
+    def _same(
+        self, organisation: str, name: str, stored: Mapping[str, ObjectInfo], file: SiteFile, digest: str | None
+    ) -> bool:
+        """Whether an object is the file, by size and MD5."""
+        found = stored.get(name)
+        if found is None or found.size != file.size:
+            return False
+        bucket, _, key = name.partition("/")
+        return (md5_of(found.etag) or self._objects.digest(organisation, bucket, key)) == digest
 
     def _stored(self, organisation: str, sealed: Sequence[SealedFolder]) -> dict[str, ObjectInfo]:
         return {
@@ -322,22 +351,10 @@ def objects_below(objects: ObjectStore, organisation: str, bucket: str, prefix: 
     found: list[ObjectInfo] = []
     after: str | None = ""
     while after is not None:
-        page = objects.listing(organisation, bucket, prefix, after=after)
+        page = objects.listing(organisation, bucket, prefix, after=after, limit=_PAGE)
         found += (each for each in page.objects if each.key.rpartition("/")[2] != FOLDER_MARK)
         after = page.next
     return found
-
-
-def changed(bucket: str, key: str) -> Conflict:
-    """An object is not the one that was asked for."""
-    return Conflict(
-        f"{bucket}/{key} changed after the job was submitted.", hint="Submit again, so that it runs with what is there."
-    )
-
-
-def _is_small(each: _Wanted) -> bool:
-    """Whether it goes by tar: small ones, and those of which only reading tells the MD5."""
-    return each.size <= SMALL or md5_of(each.etag) is None
 
 
 def _check_path(key: str) -> None:
@@ -396,23 +413,16 @@ def _keepable(errand: _Errand, sealed: Sequence[SealedFolder]) -> tuple[dict[str
 
 
 def _check_sealed(errand: _Errand, files: Mapping[str, SiteFile]) -> None:
-    """Conflict when a file is not any more what was sealed: no other try could bring it."""
+    """NotFound when a file is not any more what was sealed: no other try could bring it."""
     there = _listed(errand.site, [f"{errand.folder}/{name}" for name in files])
     for name, file in files.items():
         now = there.get(f"{errand.folder}/{name}")
         if now is None or replace(now, path=file.path) != file:
-            raise Conflict(
+            raise NotFound(
                 f"{name} was changed or removed at {errand.cluster} after its job ended.",
                 hint="Run the step again; results that the job wrote are kept as they are there.",
                 detail={"name": name},
             )
-
-
-def _same(stored: ObjectInfo | None, file: SiteFile, digest: str | None) -> bool:
-    """Whether the object is the file: by MD5, or by size where the store's etag is none (beyond 5 GiB)."""
-    if stored is None or stored.size != file.size:
-        return False
-    return md5_of(stored.etag) in (None, digest)
 
 
 def _common(keys: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from heroes_clusters.sites import Sites
 from heroes_core import logs, module
 from heroes_core.outbox import Subscriber, dispatch
 from heroes_core.work import Database
-from heroes_data.embedded import remove_unfinished
+from heroes_data.disk import remove_unfinished
 from heroes_data.staging import Mover
 from heroes_hub.home import Home
 from heroes_hub.platform import embedded_server, engine_address, folder_argument, object_store

@@ -18,6 +18,7 @@ from heroes_core import migrate
 from heroes_core.work import Database
 from heroes_data.embedded import EmbeddedServer
 from heroes_data.model import S3Account
+from heroes_data.ports import ObjectStore
 from heroes_data.rclone import rclone_program
 from heroes_data.s3 import S3Store
 from heroes_hub.home import Home
@@ -176,10 +177,10 @@ def embedded_server(home: Home, settings: Settings) -> EmbeddedServer | None:
     return EmbeddedServer(home.objects, f"http://{wanted.address}:{wanted.port}", wanted.url)
 
 
-def object_store(server: EmbeddedServer | None, settings: Settings) -> S3Store:
+def object_store(server: EmbeddedServer | None, settings: Settings) -> ObjectStore:
     """The object store, embedded or not."""
     if server is not None:
-        return S3Store(server.account)
+        return server.store()
     wanted = settings.objects
 
     def account(organisation: str) -> S3Account:

@@ -1,8 +1,9 @@
-"""What every object store does: `heroes_data.ports.ObjectStore`. The real embedded server, one bucket of a foreign
-server shared by all (a container), and the folder that unit tests use."""
+"""What every object store does: `heroes_data.ports.ObjectStore`. The embedded store's own files; the same over S3; and
+one bucket of an S3 server that stands for many (a container)."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from heroes.api.errors import Conflict, NotFound
+from heroes.api.errors import Conflict, HeroesError, NotFound
 from heroes_data.embedded import EmbeddedServer
 from heroes_data.ports import ObjectStore
 from heroes_data.s3 import S3Store
-from tests.objects import FolderStore, serve_objects
+from tests.objects import disk_store, serve_objects
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +32,15 @@ def organisation(request: pytest.FixtureRequest) -> str:
     return "o" + hashlib.sha256(request.node.name.encode()).hexdigest()[:10]
 
 
-@pytest.fixture(params=["folder", "embedded", "container"])
+@pytest.fixture(params=["disk", "s3", "container"])
 def objects(
     request: pytest.FixtureRequest, organisation: str, embedded: EmbeddedServer, tmp_path: Path
 ) -> Iterator[ObjectStore]:
     """An empty store with the bucket `ada`."""
     store: ObjectStore
-    if request.param == "folder":
-        store = FolderStore(tmp_path)
-    elif request.param == "embedded":
+    if request.param == "disk":
+        store = disk_store(tmp_path)
+    elif request.param == "s3":
         store = S3Store(embedded.account)
     else:
         S3Store(embedded.account).make_bucket(organisation, "shared-container")
@@ -61,11 +62,11 @@ def put(objects: ObjectStore, organisation: str, key: str, content: bytes = b"x"
 
 
 def test_what_was_put_is_got(objects: ObjectStore, organisation: str) -> None:
-    """Content comes back byte by byte, with its size and the MD5 as etag."""
+    """Content comes back byte by byte, with its size, an etag and the MD5."""
     content = os.urandom(100_000)
     stored = objects.put(organisation, "ada", "in/data.bin", [content[:10], content[10:70_000], content[70_000:]])
     assert (stored.key, stored.size) == ("in/data.bin", len(content))
-    assert stored.etag == hashlib.md5(content).hexdigest()
+    assert objects.digest(organisation, "ada", "in/data.bin") == hashlib.md5(content).hexdigest()
     assert read(objects, organisation, "in/data.bin") == content
     seen = objects.stat(organisation, "ada", "in/data.bin")
     assert (seen.key, seen.size, seen.etag) == (stored.key, stored.size, stored.etag)
@@ -90,6 +91,15 @@ def test_a_large_object_is_stored_in_parts(objects: ObjectStore, organisation: s
     assert digest.digest() == hashlib.sha256(block * 35).digest()
     put(objects, organisation, "large", b"small")
     assert read(objects, organisation, "large") == b"small"
+
+
+def test_another_content_has_another_etag(objects: ObjectStore, organisation: str) -> None:
+    """Every replacement by other content of the same size is told by the etag, however quickly it follows."""
+    etags = []
+    for number in range(20):
+        put(objects, organisation, "x", b"%02d" % number)
+        etags.append(objects.stat(organisation, "ada", "x").etag)
+    assert len(set(etags)) == 20
 
 
 def test_a_part_of_an_object_is_read(objects: ObjectStore, organisation: str) -> None:
@@ -145,7 +155,8 @@ def test_a_listing_goes_from_page_to_page(objects: ObjectStore, organisation: st
             break
         after = page.next
     assert [(each.key, each.size) for each in seen] == [(f"run/{number}.txt", number) for number in range(7)]
-    assert seen[1].etag == hashlib.md5(b"x").hexdigest()
+    assert [each.etag for each in seen] == [objects.stat(organisation, "ada", each.key).etag for each in seen]
+    assert all(each.etag for each in seen)
 
 
 def test_folders_are_told_as_folders(objects: ObjectStore, organisation: str) -> None:
@@ -167,6 +178,8 @@ def test_a_deleted_object_is_gone(objects: ObjectStore, organisation: str) -> No
         objects.stat(organisation, "ada", "x")
     with pytest.raises(NotFound, match="x"):
         objects.get(organisation, "ada", "x")
+    with pytest.raises(NotFound, match="x"):
+        objects.digest(organisation, "ada", "x")
     assert objects.listing(organisation, "ada").objects == ()
 
 
@@ -180,6 +193,31 @@ def test_a_bucket_is_made_once_and_removed_empty(objects: ObjectStore, organisat
     objects.delete(organisation, "bob", "x")
     objects.remove_bucket(organisation, "bob")
     assert [each.key for each in objects.listing(organisation, "ada").objects] == []
+
+
+def test_a_listing_keeps_the_order_of_keys(objects: ObjectStore, organisation: str) -> None:
+    """Keys come in the order of their characters, folders or not, from any cursor on."""
+    keys = sorted(["a", "a-b", "a.b", "a/b", "a/b-c/d", "a/b.c", "aa/b", "ab", "b/a", "b/a/.x", "ü"])
+    keys = [key for key in keys if not any(other.startswith(f"{key}/") for other in keys)]
+    for key in reversed(keys):
+        put(objects, organisation, key)
+    assert [each.key for each in objects.listing(organisation, "ada").objects] == keys
+    for position, key in enumerate(keys):
+        rest = objects.listing(organisation, "ada", after=key).objects
+        assert [each.key for each in rest] == keys[position + 1 :]
+    for prefix in ("a", "a/", "a/b", "aa", "b/a/", "c"):
+        found = objects.listing(organisation, "ada", prefix).objects
+        assert [each.key for each in found] == [key for key in keys if key.startswith(prefix)]
+
+
+def test_no_prefix_leads_out(objects: ObjectStore, organisation: str) -> None:
+    """A prefix that climbs shows nothing of other buckets."""
+    objects.make_bucket(organisation, "bob")
+    objects.put(organisation, "bob", "secret", [b"x"])
+    for prefix in ("../", "../bob/", "/", "//", "./", "a/../../bob/", "..", "../bob/s"):
+        with contextlib.suppress(HeroesError):
+            page = objects.listing(organisation, "ada", prefix)
+            assert (page.objects, page.folders) == ((), ())
 
 
 def test_organisations_do_not_share(objects: ObjectStore, organisation: str) -> None:

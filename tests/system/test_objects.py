@@ -20,7 +20,8 @@ import s3fs
 from botocore.config import Config
 
 from heroes.api.errors import NotFound, StoreBusy
-from heroes_data.embedded import EmbeddedServer, UserKey, remove_unfinished
+from heroes_data.disk import remove_unfinished
+from heroes_data.embedded import EmbeddedServer, UserKey
 from heroes_data.model import S3Account
 from heroes_data.s3 import S3Store
 from tests.objects import serve_objects
@@ -260,6 +261,24 @@ def test_a_server_that_is_away_is_busy(tmp_path: Path) -> None:
         with pytest.raises(StoreBusy):
             store.put("acme", "ada", "x", [b"x"])
     store.close()
+
+
+def test_the_platforms_files_and_the_server_show_the_same(server: EmbeddedServer) -> None:
+    """What API and engine write directly is served, what came over S3 is there for them, and replaced either way."""
+    disk, s3 = server.store(), S3Store(server.account)
+    s3.put("acme", "ada", "both/x", [b"over S3"])
+    assert b"".join(disk.get("acme", "ada", "both/x")) == b"over S3"
+    disk.put("acme", "ada", "both/x", [b"by the platform"])
+
+    def served() -> bool:
+        content = b"".join(s3.get("acme", "ada", "both/x"))
+        etag = s3.stat("acme", "ada", "both/x").etag
+        return content == b"by the platform" and etag == hashlib.md5(content).hexdigest()
+
+    _until(served, "the server shows the new content")
+    disk.delete("acme", "ada", "both/x")
+    _until(lambda: not s3.listing("acme", "ada", "both/").objects, "the server shows the deletion")
+    s3.close()
 
 
 def test_writing_to_no_bucket_is_not_found(server: EmbeddedServer) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from heroes.api.errors import Conflict, InvalidSpec, LinkDown, NotFound, StoreBusy
+from heroes.api.errors import InvalidSpec, LinkDown, NotFound, StoreBusy
 from heroes_core.work import Database
 from heroes_data import store
+from heroes_data.disk import DiskStore
 from heroes_data.embedded import EmbeddedServer
 from heroes_data.model import ObjectRef, SealedFolder
 from heroes_data.ports import ObjectStore
@@ -26,7 +27,7 @@ from heroes_spawners.site import Listing, TarSink
 from heroes_spawners.slurm.site import SlurmSettings, SlurmSite
 from heroes_spawners.transport.local import LocalTransport
 from tests.conftest import StillClock
-from tests.objects import FolderStore, serve_objects
+from tests.objects import disk_store, serve_objects
 
 MIB = 2**20
 
@@ -95,15 +96,15 @@ def site(tmp_path: Path) -> WatchedSite:
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> FolderStore:
-    """A store in a folder, with ada's bucket."""
-    made = FolderStore(tmp_path / "objects")
+def objects(tmp_path: Path) -> DiskStore:
+    """The embedded store's files, with ada's bucket."""
+    made = disk_store(tmp_path / "store")
     made.make_bucket("acme", "ada")
     return made
 
 
 @pytest.fixture
-def mover(sqlite: Database, objects: FolderStore, rclone: Rclone) -> Mover:
+def mover(sqlite: Database, objects: DiskStore, rclone: Rclone) -> Mover:
     """What is tested."""
     return Mover(sqlite, objects, rclone)
 
@@ -124,7 +125,7 @@ def stage(mover: Mover, site: WatchedSite, *refs: ObjectRef) -> int:
     return mover.stage_in(site, "alpha", "acme", "ada", refs, epoch=1).bytes
 
 
-def test_small_and_large_objects_arrive_as_they_are(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_small_and_large_objects_arrive_as_they_are(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """Whatever the size, the copy has the object's bytes, at the place that is told."""
     contents = {"in/small.csv": b"1,2,3\n", "in/empty": b"", "large.bin": os.urandom(3 * MIB), "a b ü.txt": b"x" * MIB}
     refs = [put(objects, key, content) for key, content in contents.items()]
@@ -136,7 +137,7 @@ def test_small_and_large_objects_arrive_as_they_are(mover: Mover, site: WatchedS
         assert at(site, key).read_bytes() == content
 
 
-def test_what_is_there_is_not_sent_again(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_what_is_there_is_not_sent_again(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """The second time nothing is moved, nothing is read, and no checksum is made."""
     refs = [put(objects, "a", b"a"), put(objects, "b", b"b" * 2 * MIB)]
     assert stage(mover, site, *refs) > 0
@@ -146,7 +147,7 @@ def test_what_is_there_is_not_sent_again(mover: Mover, site: WatchedSite, object
     assert (site.asked, site.tars) == ([], 0)
 
 
-def test_only_what_differs_is_sent(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_only_what_differs_is_sent(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """Of many objects the changed and the new one go, and they alone."""
     refs = [put(objects, f"in/{number}", b"x" * number) for number in range(1, 20)]
     stage(mover, site, *refs)
@@ -157,7 +158,7 @@ def test_only_what_differs_is_sent(mover: Mover, site: WatchedSite, objects: Fol
 
 @pytest.mark.parametrize("size", [100, 2 * MIB])
 def test_a_changed_byte_with_its_old_time_is_repaired(
-    mover: Mover, site: WatchedSite, objects: FolderStore, size: int
+    mover: Mover, site: WatchedSite, objects: DiskStore, size: int
 ) -> None:
     """A byte changed at the cluster, the mtime put back, is found by the ctime and repaired, and nothing else is."""
     refs = [put(objects, "victim", b"v" * size), put(objects, "other", b"o" * size)]
@@ -173,7 +174,7 @@ def test_a_changed_byte_with_its_old_time_is_repaired(
 
 
 @pytest.mark.parametrize("harm", ["deleted", "shortened", "replaced", "a link", "a folder"])
-def test_a_damaged_copy_is_repaired(mover: Mover, site: WatchedSite, objects: FolderStore, harm: str) -> None:
+def test_a_damaged_copy_is_repaired(mover: Mover, site: WatchedSite, objects: DiskStore, harm: str) -> None:
     """Whatever stands in place of the copy, the object is there afterwards."""
     ref = put(objects, "in/victim", b"victim")
     stage(mover, site, ref)
@@ -192,7 +193,7 @@ def test_a_damaged_copy_is_repaired(mover: Mover, site: WatchedSite, objects: Fo
     assert not path.is_symlink()
 
 
-def test_a_touched_copy_is_judged_by_its_content(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_a_touched_copy_is_judged_by_its_content(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A copy whose times changed and whose bytes did not is not sent again, and is known again afterwards."""
     ref = put(objects, "in/x", b"content")
     stage(mover, site, ref)
@@ -203,7 +204,7 @@ def test_a_touched_copy_is_judged_by_its_content(mover: Mover, site: WatchedSite
     assert site.asked.count("ada/in/x") == 2
 
 
-def test_a_folder_is_staged_with_all_below(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_a_folder_is_staged_with_all_below(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A key that ends in a slash means every object below, also hundreds; marks of empty folders stay away."""
     for number in range(250):
         put(objects, f"set/{number % 7}/{number}", str(number).encode())
@@ -216,7 +217,7 @@ def test_a_folder_is_staged_with_all_below(mover: Mover, site: WatchedSite, obje
     assert stage(mover, site, ref) == 0
 
 
-def test_what_left_a_folder_leaves_its_copy(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_what_left_a_folder_leaves_its_copy(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """An object deleted from the bucket is in no later copy of its folder; results not brought back yet stay."""
     for key in ("set/keep", "set/gone", "setting"):
         put(objects, key, key.encode())
@@ -229,7 +230,7 @@ def test_what_left_a_folder_leaves_its_copy(mover: Mover, site: WatchedSite, obj
     assert at(site, "setting").exists()
 
 
-def test_what_arrived_before_a_cut_is_not_sent_again(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_what_arrived_before_a_cut_is_not_sent_again(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """After a cut line the next try sends what had not arrived, and no half file passes for a whole one."""
     refs = [put(objects, f"in/{number:02}", bytes([number]) * 100_000) for number in range(20)]
     site.broken_after = 900_000
@@ -242,17 +243,17 @@ def test_what_arrived_before_a_cut_is_not_sent_again(mover: Mover, site: Watched
         assert at(site, f"in/{number:02}").read_bytes() == bytes([number]) * 100_000
 
 
-def test_an_object_that_changed_meanwhile_is_told(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_an_object_that_changed_meanwhile_is_told(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A job never runs with other data than it was submitted with: same size or not, small or large."""
     for size in (10, 2 * MIB):
         for change in (b"y" * size, b"y" * (size + 1)):
             ref = put(objects, "in/x", b"x" * size)
             put(objects, "in/x", change)
-            with pytest.raises(Conflict, match="changed after"):
+            with pytest.raises(NotFound, match="changed after"):
                 stage(mover, site, ref)
 
 
-def test_what_is_not_there_is_told(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_what_is_not_there_is_told(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A missing object or an empty folder is named."""
     ref = put(objects, "x", b"x")
     objects.delete("acme", "ada", "x")
@@ -268,7 +269,7 @@ def test_what_is_not_there_is_told(mover: Mover, site: WatchedSite, objects: Fol
      ["caf\u00e9", "cafe\u0301"], ["a", "a/b"], ["A", "a/b"], ["/etc/passwd"], ["a//b"]],
 )  # fmt: skip
 def test_keys_that_are_no_paths_are_refused(
-    mover: Mover, site: WatchedSite, objects: FolderStore, keys: list[str]
+    mover: Mover, site: WatchedSite, objects: DiskStore, keys: list[str]
 ) -> None:
     """Traversal, control characters and collisions are refused before anything is sent."""
     refs = [ObjectRef("ada", key, hashlib.md5(b"").hexdigest(), 0) for key in keys]
@@ -278,7 +279,7 @@ def test_keys_that_are_no_paths_are_refused(
     assert not (site.root / "data" / "acme").exists()
 
 
-def test_progress_is_told(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_progress_is_told(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """Bytes so far only grow, and end at all of them."""
     told: list[tuple[int, int]] = []
     refs = [put(objects, f"in/{number}", bytes(1000)) for number in range(30)]
@@ -288,7 +289,7 @@ def test_progress_is_told(mover: Mover, site: WatchedSite, objects: FolderStore)
 
 
 def test_every_transfer_is_logged_and_measured(
-    mover: Mover, site: WatchedSite, objects: FolderStore, sqlite: Database
+    mover: Mover, site: WatchedSite, objects: DiskStore, sqlite: Database
 ) -> None:
     """The log tells who moved what where; a large transfer measures the link, a small one does not."""
     stage(mover, site, put(objects, "in/tiny", b"x"))
@@ -319,7 +320,7 @@ def seal(site: WatchedSite, run: str, files: Mapping[str, bytes]) -> SealedFolde
 
 
 def test_results_of_many_jobs_come_back_in_one_go(
-    mover: Mover, site: WatchedSite, objects: FolderStore, sqlite: Database
+    mover: Mover, site: WatchedSite, objects: DiskStore, sqlite: Database
 ) -> None:
     """Every file of every job is in the bucket, byte by byte, and the log tells it."""
     jobs = {f"r{number}": {"out.txt": str(number).encode(), "deep/er.bin": bytes(number)} for number in range(30)}
@@ -335,7 +336,7 @@ def test_results_of_many_jobs_come_back_in_one_go(
 
 
 def test_a_later_step_at_the_same_cluster_needs_no_transfer(
-    mover: Mover, site: WatchedSite, objects: FolderStore
+    mover: Mover, site: WatchedSite, objects: DiskStore
 ) -> None:
     """Results that were brought back count as exact copies where they are."""
     mover.stage_out(site, "alpha", "acme", "ada", [seal(site, "r1", {"mesh": b"m" * 100, "big": bytes(2 * MIB)})])
@@ -344,19 +345,19 @@ def test_a_later_step_at_the_same_cluster_needs_no_transfer(
     assert site.asked == []
 
 
-def test_links_and_unkept_files_stay_behind(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_links_and_unkept_files_stay_behind(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A link is not followed, also one put in place of a listed file; what is not asked for stays."""
     folder = seal(site, "r1", {"kept": b"kept", "swapped": b"swapped", "unkept": b"unkept"})
     kept = tuple(file for file in folder.files if file.path != "unkept")
     swapped = site.root / folder.path / "swapped"
     swapped.unlink()
     swapped.symlink_to("/etc/hostname")
-    with pytest.raises(Conflict, match="swapped was changed"):
+    with pytest.raises(NotFound, match="swapped was changed"):
         mover.stage_out(site, "alpha", "acme", "ada", [SealedFolder(folder.path, "ada", folder.prefix, kept)])
     assert [each.key for each in objects.listing("acme", "ada").objects] == ["runs/r1/solve/0/kept"]
 
 
-def test_names_that_cannot_be_keys_are_told(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_names_that_cannot_be_keys_are_told(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A file whose name cannot be a key stays at the cluster and is named; the others come."""
     folder = seal(site, "r1", {"good": b"1", ".rclone_temp_x": b"2"})
     moved = mover.stage_out(site, "alpha", "acme", "ada", [folder])
@@ -364,11 +365,11 @@ def test_names_that_cannot_be_keys_are_told(mover: Mover, site: WatchedSite, obj
     assert [each.key for each in objects.listing("acme", "ada").objects] == ["runs/r1/solve/0/good"]
 
 
-def test_a_file_that_changes_after_sealing_is_found(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_a_file_that_changes_after_sealing_is_found(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """What was stored is compared with what was sealed, and no further try is promised."""
     folder = seal(site, "r1", {"x": b"short"})
     (site.root / folder.path / "x").write_bytes(b"longer than before")
-    with pytest.raises(Conflict, match="x was changed"):
+    with pytest.raises(NotFound, match="x was changed"):
         mover.stage_out(site, "alpha", "acme", "ada", [folder])
 
 
@@ -436,7 +437,7 @@ def test_a_store_that_is_away_is_told(sqlite: Database, tmp_path: Path, rclone: 
     objects.close()
 
 
-def test_rclone_is_started_again_when_it_was_killed(mover: Mover, site: WatchedSite, objects: FolderStore) -> None:
+def test_rclone_is_started_again_when_it_was_killed(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A killed rclone costs nothing but its restart."""
     mover._rclone.close()
     stage(mover, site, put(objects, "one", bytes(2 * MIB)))

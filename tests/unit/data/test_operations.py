@@ -16,12 +16,12 @@ from heroes_core.http import Download
 from heroes_core.module import Call, Services, admit, perform
 from heroes_core.work import Caller, Database
 from heroes_data import service
+from heroes_data.disk import DiskStore
 from heroes_data.embedded import EmbeddedServer
 from heroes_data.handlers import MODULE, Data
 from heroes_data.model import ObjectInfo
 from heroes_identity import service as identity
 from heroes_identity.model import NewPerson, Organisation, Passwords, rights_of
-from tests.objects import FolderStore
 
 CHEAP = Passwords(memory_kib=8, rounds=1, lanes=1)
 PEOPLE = {"ada": "engineer", "bob": "engineer", "carl": "project-admin", "bill": "billing-admin"}
@@ -32,8 +32,9 @@ class Platform:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
-        self.objects = FolderStore(folder / "objects")
-        self.data = Data(self.objects, EmbeddedServer(folder, "http://store"))
+        server = EmbeddedServer(folder, "http://store")
+        self.objects = server.store()
+        self.data = Data(self.objects, server)
         self.callers: dict[tuple[str, str], Caller] = {}
         with database.write() as work:
             directory = identity.embedded(CHEAP)(work)
@@ -162,7 +163,7 @@ def test_an_upload_is_never_tried_again_with_what_is_left(platform: Platform, mo
         tries.append(next(parts))
         raise StoreBusy("The object store does not answer well.")
 
-    monkeypatch.setattr(FolderStore, "put", busy)
+    monkeypatch.setattr(DiskStore, "put", busy)
     with pytest.raises(Unavailable, match="does not answer") as caught:
         platform.upload("ada", "x", b"content")
     assert not isinstance(caught.value, StoreBusy)
@@ -338,7 +339,8 @@ def test_a_signed_address_is_short_lived_and_logged(platform: Platform) -> None:
     """At most 15 minutes, for one object that is there (to read) or may come (to write)."""
     platform.upload("ada", "x")
     made = platform.ask("ada", api.LINK, bucket="ada", key="x", seconds=60)
-    assert made.url == "folder://acme/ada/x?GET&60"
+    assert made.url.startswith("http://store/ada/x?X-Amz-Algorithm=")
+    assert "X-Amz-Expires=60&" in made.url
     assert (made.expires_at - platform.database.clock.now()).total_seconds() == 60
     assert platform.ask("ada", api.LINK, bucket="ada", key="new", method="PUT").method == "PUT"
     with pytest.raises(NotFound):
