@@ -32,15 +32,17 @@ END $$
 _RESERVE = """
 CREATE FUNCTION heroes_reserve(
     p_key text, p_organisation text, p_project text, p_user text, p_provider text, p_cluster text,
-    p_amount bigint, p_currency text, p_lines text, p_price text, p_at bigint,
-    OUT outcome text, OUT subject text, OUT warned text[]
-) LANGUAGE plpgsql SET enable_bitmapscan = off SET enable_seqscan = off AS $$
+    p_amount bigint, p_currency text, p_lines text, p_price text, p_at bigint
+) RETURNS text LANGUAGE plpgsql
+SET enable_bitmapscan = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     past text;
     refused text;
     paid_in text;
+    warned text;
+    answer text;
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(72001, hashtext(p_organisation));
+    IF pg_advisory_xact_lock_shared(72001, hashtext(p_organisation)) IS NULL THEN END IF;
     WITH changed AS (
         UPDATE ledger_account a
         SET pending = a.pending + p_amount,
@@ -54,16 +56,16 @@ BEGIN
                   p_amount > 0 AND a.posted + a.pending > a.ceiling AS over, p_at >= a.ends AS past
     )
     SELECT min(c.id) FILTER (WHERE c.past),
-           (array_agg(c.id ORDER BY c.holder = '0:organisation', c.holder) FILTER (WHERE c.over))[1],
+           min(CASE c.holder WHEN '0:organisation' THEN '9' ELSE c.holder END || ' ' || c.id) FILTER (WHERE c.over),
            min(c.currency) FILTER (WHERE c.holder = '0:organisation'),
-           array_agg(c.id) FILTER (WHERE c.warned_by = p_key)
+           string_agg(c.id, ' ') FILTER (WHERE c.warned_by = p_key)
         INTO past, refused, paid_in, warned FROM changed c;
-    subject := coalesce(past, refused);
-    outcome := CASE WHEN paid_in IS DISTINCT FROM p_currency THEN 'account'
-                    WHEN past IS NOT NULL THEN 'past'
-                    WHEN refused IS NOT NULL THEN 'refused'
-                    ELSE 'reserved' END;
-    IF outcome = 'reserved' THEN
+    answer := CASE WHEN paid_in IS DISTINCT FROM p_currency THEN 'account'
+                   WHEN past IS NOT NULL THEN 'past ' || past
+                   WHEN refused IS NOT NULL THEN 'refused ' || split_part(refused, ' ', 2)
+                   WHEN warned IS NOT NULL THEN 'reserved ' || warned
+                   ELSE 'reserved' END;
+    IF left(answer, 8) = 'reserved' THEN
         INSERT INTO ledger_entry
             (key, step, kind, organisation, project, "user", provider, cluster, debit, credit, amount,
              currency, at, lines, price)
@@ -71,44 +73,42 @@ BEGIN
                     '5:provider:' || p_provider, p_amount, p_currency, p_at, p_lines, p_price)
             ON CONFLICT DO NOTHING;
         IF FOUND THEN
-            RETURN;
+            RETURN answer;
         END IF;
-        outcome := 'known';
+        answer := 'known';
     ELSIF EXISTS (SELECT FROM ledger_entry e WHERE e.key = p_key AND e.step = 0) THEN
-        outcome := 'known';
+        answer := 'known';
     END IF;
     -- Nothing was reserved: take back what the UPDATE above did, on the rows that it locked.
     UPDATE ledger_account a
         SET pending = a.pending - p_amount,
-            warned_by = CASE WHEN a.id = ANY (warned) THEN NULL ELSE a.warned_by END
+            warned_by = CASE WHEN a.warned_by = p_key THEN NULL ELSE a.warned_by END
         WHERE a.organisation = p_organisation
           AND a.holder = ANY (ARRAY['0:organisation', '1:user:' || p_user, '2:project:' || p_project, '3:organisation'])
           AND (a.starts IS NULL OR a.starts <= p_at AND (p_at < a.ends OR left(a.period, 5) <> 'fixed'));
-    warned := NULL;
+    RETURN answer;
 END $$
 """
 
 _SETTLE = """
 CREATE FUNCTION heroes_settle(
-    p_key text, p_kind text, p_amount bigint, p_currency text, p_lines text, p_at bigint,
-    OUT outcome text, OUT charged bigint, OUT currency text
-) LANGUAGE plpgsql SET enable_bitmapscan = off SET enable_seqscan = off AS $$
+    p_key text, p_kind text, p_amount bigint, p_currency text, p_lines text, p_at bigint
+) RETURNS text LANGUAGE plpgsql
+SET enable_bitmapscan = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     r record;
+    charged bigint;
     excess bigint;
     providers bigint;
+    other text;
 BEGIN
     SELECT * INTO r FROM ledger_entry WHERE key = p_key AND step = 0;
     IF NOT FOUND THEN
-        outcome := 'unknown';
-        RETURN;
+        RETURN 'unknown 0 -';
+    ELSIF p_currency <> r.currency THEN
+        RETURN 'currency 0 ' || r.currency;
     END IF;
-    currency := r.currency;
-    IF p_currency <> r.currency THEN
-        outcome := 'currency';
-        RETURN;
-    END IF;
-    PERFORM pg_advisory_xact_lock_shared(72001, hashtext(r.organisation));
+    IF pg_advisory_xact_lock_shared(72001, hashtext(r.organisation)) IS NULL THEN END IF;
     charged := least(p_amount, r.amount);
     excess := p_amount - charged;
     INSERT INTO ledger_entry
@@ -118,8 +118,8 @@ BEGIN
                 charged, r.currency, p_at, p_lines)
         ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        SELECT kind, amount INTO outcome, charged FROM ledger_entry WHERE key = p_key AND step = 1;
-        RETURN;
+        SELECT kind, amount INTO other, charged FROM ledger_entry WHERE key = p_key AND step = 1;
+        RETURN other || ' ' || charged || ' ' || r.currency;
     END IF;
     IF excess > 0 THEN
         INSERT INTO ledger_entry
@@ -144,7 +144,7 @@ BEGIN
     IF excess > 0 THEN
         PERFORM heroes_post(r.organisation, '6:platform:overrun', r.currency, excess);
     END IF;
-    outcome := 'done';
+    RETURN 'done ' || charged || ' ' || r.currency;
 END $$
 """
 
@@ -160,27 +160,29 @@ $$
 
 FUNCTIONS = (_APPEND_ONLY, _POST, _RESERVE, _SETTLE)
 #: Their values in the order of the functions' parameters.
-_CALL_RESERVE = "SELECT outcome, subject, warned FROM heroes_reserve(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-_CALL_SETTLE = "SELECT outcome, charged, currency FROM heroes_settle(%s, %s, %s, %s, %s, %s)"
+_CALL_RESERVE = "SELECT heroes_reserve(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_CALL_SETTLE = "SELECT heroes_settle(%s, %s, %s, %s, %s, %s)"
 
 
-def reserve(connection: sa.Connection, values: Sequence[Any]) -> tuple[str, str, list[str] | None]:
-    """Call the function; (outcome, the account that it is about, ids of budgets that came to 80 %)."""
-    return _call(connection, _CALL_RESERVE, values)
+def reserve(connection: sa.Connection, values: Sequence[Any]) -> tuple[str, list[str]]:
+    """Call the function; (outcome, the accounts that it is about: what refuses, what has come to 80 %)."""
+    outcome, *subjects = _call(connection, _CALL_RESERVE, values).split(" ")
+    return outcome, subjects
 
 
 def settle(connection: sa.Connection, values: Sequence[Any]) -> tuple[str, int, str]:
     """Call the function; (outcome, micro-units charged, the currency of the books)."""
-    return _call(connection, _CALL_SETTLE, values)
+    outcome, charged, currency = _call(connection, _CALL_SETTLE, values).split(" ")
+    return outcome, int(charged), currency
 
 
-def _call(connection: sa.Connection, statement: str, values: Sequence[Any]) -> tuple[Any, ...]:
+def _call(connection: sa.Connection, statement: str, values: Sequence[Any]) -> str:
     """On the driver's own connection, in the open transaction: a fixed statement that is called for every job is not
     worth what building a result for it costs."""
-    driver: psycopg.Connection[tuple[Any, ...]] = connection.connection.driver_connection  # type: ignore[assignment]
+    driver: psycopg.Connection[tuple[str]] = connection.connection.driver_connection  # type: ignore[assignment]
     try:
         row = driver.execute(statement, values).fetchone()
     except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure, psycopg.errors.LockNotAvailable) as e:
         raise StoreBusy("The ledger is busy.", hint="Try again in a moment.", retry_after=1.0) from e
     assert row is not None
-    return row
+    return row[0]

@@ -43,15 +43,15 @@ def _reserve_by_function(work: Work, payer: Payer, want: Want) -> None:
         counters.micros(work.now),
     )  # fmt: skip
     while True:
-        outcome, subject, warned = postgresql.reserve(work.connection, values)
+        outcome, subjects = postgresql.reserve(work.connection, values)
         if outcome == "account":
             counters.check_account(work, payer.organisation, want.amount.currency)
         elif outcome == "past":
-            counters.renew(work, [each for each in counters.current(work, payer, work.now) if each.id == subject])
+            counters.renew(work, [each for each in counters.current(work, payer, work.now) if each.id in subjects])
         elif outcome == "refused":
-            raise over_budget(counters.known_counter(work, payer.organisation, subject), want.amount.micros)
+            raise over_budget(counters.known_counter(work, payer.organisation, subjects[0]), want.amount.micros)
         else:
-            for budget_id in warned or ():
+            for budget_id in subjects:
                 _warn(work, counters.known_counter(work, payer.organisation, budget_id))
             return
 

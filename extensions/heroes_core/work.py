@@ -171,7 +171,8 @@ def again(action: Callable[[], T], tries: int = 5) -> T:
 
 def _engine(url: sa.URL, dialect: str, pool_size: int) -> sa.Engine:
     if dialect == "postgresql":
-        return sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=False)
+        # Each use of a connection ends its transaction itself: another rollback when it is given back is for nothing.
+        return sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_reset_on_return=None)
     engine = sa.create_engine(
         url, pool_size=pool_size, max_overflow=pool_size, connect_args={"check_same_thread": False}
     )
