@@ -62,6 +62,8 @@ def refused(kind: Refusal, text: str, queue: str, image: str = "") -> str:
     return f"The scheduler refused the job, and would again: {words}. Change what it asks for, or choose another queue."
 
 
+#: Exit status of the job script when another job executes its attempt: the site launched it a second time.
+DUPLICATE = 122
 #: Exit status of the job script when the image is missing or is another one; it leaves no record then.
 WRONG_IMAGE = 123
 

@@ -117,22 +117,24 @@ def test_without_its_guards_the_same_test_is_red(lab: Lab, tmp_path: Path, guard
     chosen = seed()
     chance = random.Random(chosen)
     alpha = lab.cluster("alpha")
-    with faults.delayed_sbatch(alpha, chosen) as calls:
-        with campaign(tmp_path, alpha, lab.root, guard=guard, chunk=40, rules={"reclaim_s": 0.0}) as here:
-            keys = here.submit(40)
+    with (
+        faults.delayed_sbatch(alpha, chosen) as calls,
+        campaign(tmp_path, alpha, lab.root, guard=guard, chunk=40, rules={"reclaim_s": 0.0}) as here,
+    ):
+        keys = here.submit(40)
 
-            def red() -> bool:
-                counted = calls.submissions() if guard == "no-claim" else executions(here)
-                return any(counted[key] > 1 for key in keys if key in counted)
+        def red() -> bool:
+            counted = calls.submissions() if guard == "no-claim" else executions(here)
+            return any(counted[key] > 1 for key in keys if key in counted)
 
-            for _ in range(20):
-                here.start()
-                time.sleep(chance.uniform(1.0, 4.0))
-                here.kill()
-                if red():
-                    break
-            if not red():
-                here.start()
-                wait_for("red", red, 120)
-            if guard == "no-claim":
-                assert set(executions(here).values()) <= {0, 1}
+        for _ in range(20):
+            here.start()
+            time.sleep(chance.uniform(1.0, 4.0))
+            here.kill()
+            if red():
+                break
+        if not red():
+            here.start()
+            wait_for("red", red, 120)
+        if guard == "no-claim":
+            assert set(executions(here).values()) <= {0, 1}

@@ -65,7 +65,19 @@ def controller_down(cluster: LabCluster) -> Iterator[None]:
         yield
     finally:
         daemons.start_controller(cluster)
+        if cluster.accounting:
+            for node in cluster.nodes:
+                forget_jobs(cluster, node)
         wait_for(f"{cluster.name} is well again", lambda: not daemons.trouble(cluster), 120)
+
+
+def forget_jobs(cluster: LabCluster, node: str) -> None:
+    """What an operator does after such a crash: a slurmd that remembers job ids which the controller, having forgotten
+    them, gives out again refuses those jobs and has its node drained. Running jobs go on."""
+    daemons.stop_node(cluster, node)
+    for remembered in (cluster.root / "spool" / node).glob("cred_state*"):
+        remembered.unlink()
+    daemons.start_node(cluster, node)
 
 
 @contextlib.contextmanager

@@ -190,8 +190,21 @@ def _concluded(state: Ending, at: float, rules: Rules) -> Step:
     if state.exit is None and outcome.exit_code == endings.WRONG_IMAGE:
         return _staging_out(state, outcome, at, Stop(Phase.FAILED, outcome.why or endings.no_image()))
     if state.exit is None:
-        return _lost(state, at) if at - state.known_at >= rules.relist_s else stay(state)
+        # a duplicate that the site launched after its controller died: the execution itself may go on
+        patience = rules.silent_s if outcome.exit_code == endings.DUPLICATE else rules.relist_s
+        return _lost(state, at) if at - state.known_at >= patience else stay(state)
     return _staging_out(state, outcome, at, _verdict(outcome, state.exit))
+
+
+def _unaccounted(state: Ending, at: float, rules: Rules) -> Step:
+    """Accounting does not tell how it ended. After a long silence the centre's controller has died and forgotten it:
+    what ended well counts as it was seen; the rest, killed with the controller's memory, is lost."""
+    if at - state.since < rules.silent_s:
+        return stay(state)
+    if state.exit is None or state.exit.code != 0 or state.stop:
+        return _lost(state, at)
+    outcome = _provisional(state, JobState.COMPLETED, state.since)
+    return _concluded(replace(state, outcome=outcome, known_at=at), at, rules)
 
 
 def _unaccounted(state: Ending, at: float) -> Step:
@@ -217,6 +230,8 @@ def _stopped(stop: Stop | None, outcome: Outcome) -> Stop:
 
 def _verdict(outcome: Outcome, left: Exit) -> Stop:
     if outcome.state in (JobState.COMPLETED, JobState.NODE_FAIL) and left.code == 0:
+        return Stop(Phase.DONE, "")
+    if left.code == 0 and outcome.exit_code == endings.DUPLICATE:
         return Stop(Phase.DONE, "")
     if left.code == 0:
         return Stop(Phase.FAILED, endings.SCHEDULER_DISAGREES)
