@@ -9,7 +9,8 @@ for a locked row and then sees its newest version: READ COMMITTED is enough. Whe
 function takes its own change back before it answers which account refused: nobody else ever sees a counter above its
 ceiling.
 
-The shared advisory lock keeps out who makes, changes or deletes a budget (they take it exclusively).
+The shared advisory lock keeps out who makes, changes or deletes a budget (they take it exclusively). It is asked for
+in an IF because PL/pgSQL evaluates that without a query.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ BEGIN
     -- Nothing was reserved: take back what the UPDATE above did, on the rows that it locked.
     UPDATE ledger_account a
         SET pending = a.pending - p_amount,
-            warned_by = CASE WHEN a.warned_by = p_key THEN NULL ELSE a.warned_by END
+            warned_by = CASE WHEN a.warned_by = p_key AND (answer <> 'known'
+                                  OR (a.posted + a.pending - p_amount) * 5 < a.ceiling * 4)
+                             THEN NULL ELSE a.warned_by END
         WHERE a.organisation = p_organisation
           AND a.holder = ANY (ARRAY['0:organisation', '1:user:' || p_user, '2:project:' || p_project, '3:organisation'])
           AND (a.starts IS NULL OR a.starts <= p_at AND (p_at < a.ends OR left(a.period, 5) <> 'fixed'));

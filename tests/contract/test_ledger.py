@@ -216,6 +216,18 @@ def test_the_warning_comes_once_at_80_percent(funded: Database) -> None:
     assert [(each.organisation, each.detail["budget"]) for each in news] == [("acme", "user ada, month 2026-03")]
 
 
+def test_a_repeated_or_refused_reservation_neither_warns_nor_silences(funded: Database) -> None:
+    """A key that comes again, and one that is refused, leave the warning to whoever really comes to 80 %."""
+    reserve(funded, "a", 100)
+    reserve(funded, "a", 100)
+    with pytest.raises(OverBudget):
+        reserve(funded, "b", 101)
+    reserve(funded, "c", 60)
+    reserve(funded, "c", 60)
+    with funded.read() as work:
+        assert work.execute(sa.select(sa.func.count()).select_from(outbox)).scalar_one() == 1
+
+
 def test_a_batch_is_reserved_whole_or_not_at_all(funded: Database) -> None:
     """Twenty jobs that fit are pending; one more than fits refuses all of them."""
     wants = [Want(f"k{n}", "centre", eur(10), {"use": 10}, PRICE, "alpha") for n in range(20)]

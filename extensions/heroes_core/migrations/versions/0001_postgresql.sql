@@ -63,7 +63,9 @@ BEGIN
     -- Nothing was reserved: take back what the UPDATE above did, on the rows that it locked.
     UPDATE ledger_account a
         SET pending = a.pending - p_amount,
-            warned_by = CASE WHEN a.warned_by = p_key THEN NULL ELSE a.warned_by END
+            warned_by = CASE WHEN a.warned_by = p_key AND (answer <> 'known'
+                                  OR (a.posted + a.pending - p_amount) * 5 < a.ceiling * 4)
+                             THEN NULL ELSE a.warned_by END
         WHERE a.organisation = p_organisation
           AND a.holder = ANY (ARRAY['0:organisation', '1:user:' || p_user, '2:project:' || p_project, '3:organisation'])
           AND (a.starts IS NULL OR a.starts <= p_at AND (p_at < a.ends OR left(a.period, 5) <> 'fixed'));
