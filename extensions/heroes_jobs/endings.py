@@ -64,6 +64,8 @@ def refused(kind: Refusal, text: str, queue: str, image: str = "") -> str:
 
 #: Exit status of the job script when another job executes its attempt: the site launched it a second time.
 DUPLICATE = 122
+#: A command ended by SIGKILL or SIGTERM.
+KILLED = (137, 143)
 #: Exit status of the job script when the image is missing or is another one; it leaves no record then.
 WRONG_IMAGE = 123
 

@@ -196,21 +196,10 @@ def _concluded(state: Ending, at: float, rules: Rules) -> Step:
     return _staging_out(state, outcome, at, _verdict(outcome, state.exit))
 
 
-def _unaccounted(state: Ending, at: float, rules: Rules) -> Step:
-    """Accounting does not tell how it ended. After a long silence the centre's controller has died and forgotten it:
-    what ended well counts as it was seen; the rest, killed with the controller's memory, is lost."""
-    if at - state.since < rules.silent_s:
-        return stay(state)
-    if state.exit is None or state.exit.code != 0 or state.stop:
-        return _lost(state, at)
-    outcome = _provisional(state, JobState.COMPLETED, state.since)
-    return _concluded(replace(state, outcome=outcome, known_at=at), at, rules)
-
-
 def _unaccounted(state: Ending, at: float) -> Step:
     """Gone for so long, and accounting still knows no end: without a record it is lost, with one what was observed
-    counts until accounting knows better."""
-    if state.exit is None:
+    counts until accounting knows better. Killed by a signal it is lost, too: so nodes end what a controller forgot."""
+    if state.exit is None or state.exit.code in endings.KILLED:
         return _lost(state, at)
     observed = _provisional(state, JobState.COMPLETED if state.exit.code == 0 else JobState.FAILED)
     return _staging_out(state, observed, at, _verdict(observed, state.exit))

@@ -43,7 +43,7 @@ def test_unaccounted_failure_is_lost(left: Exit | None) -> None:
 def test_unaccounted_cancellation_is_cancelled() -> None:
     """Whoever cancelled it gets what was asked for, not a new attempt."""
     stop = Stop(Phase.CANCELLED, "It was cancelled by ann.", "ann")
-    after, told = step(replace(ENDING, stop=stop), Tick(220.0), RULES)
+    after, told = step(replace(ENDING, stop=stop, exit=Exit(143, 9.5)), Tick(220.0), RULES)
     assert isinstance(after, Ended)
     assert after.phase == Phase.CANCELLED
     assert Void() in told
