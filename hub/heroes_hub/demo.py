@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import heroes
@@ -36,7 +36,7 @@ PASSWORD = "a wing and a prayer"  # noqa: S105
 def run_demo(*, once: bool, lab: bool, folder: Path | None, keep: bool) -> int:
     """Bring the platform up, tell the story, stay until Ctrl-C unless `once`; 0 when every step went well."""
     with _home(folder, keep) as home:
-        stop = _stop_on_signals()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         story = Story(sys.stdout)
         try:
             build_environment(story)
@@ -46,31 +46,24 @@ def run_demo(*, once: bool, lab: bool, folder: Path | None, keep: bool) -> int:
             tell(story, connection, ENGINEER)
             story.end(connection, ORGANISATION, ENGINEER, PASSWORD)
             if not once:
-                story.say("\nThe platform stays up until Ctrl-C.")
-                stop.wait()
+                _stay(story)
         except (HeroesError, OSError, AssertionError) as error:
             story.fail(error, home.log)
             return 1
         except KeyboardInterrupt:
-            story.say("\nstopped")
+            story.say("\nstopped before the story was told")
             return 130
         finally:
             operate.down(home, cancel_jobs=True)
-    if once:
-        story.say("demo: ok")
+    story.say("demo: ok")
     return 0
 
 
-def _stop_on_signals() -> threading.Event:
-    """Set by Ctrl-C or SIGTERM once the story is told; during the story they interrupt it."""
-    stop = threading.Event()
-
-    def interrupt(*_: object) -> None:
-        stop.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    return stop
+def _stay(story: Story) -> None:
+    """Until Ctrl-C, or SIGTERM."""
+    story.say("\nThe platform stays up until Ctrl-C.")
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 @contextmanager

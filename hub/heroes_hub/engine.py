@@ -25,9 +25,11 @@ from heroes_core.outbox import Subscriber, dispatch
 from heroes_core.work import Database
 from heroes_data.disk import remove_unfinished
 from heroes_data.staging import Mover
+from heroes_decision import store as decisions
 from heroes_hub.home import Home
 from heroes_hub.platform import embedded_server, engine_address, folder_argument, object_store
 from heroes_hub.settings import Settings, load
+from heroes_identity import store as identities
 from heroes_jobs.desk import EngineSettings
 from heroes_jobs.engine import Engine
 from heroes_spawners.machine.site import open_machine
@@ -36,6 +38,8 @@ from heroes_workflows import service as workflows
 LOG = logging.getLogger("heroes.hub.engine")
 #: Answers are kept this long for repeated requests.
 ANSWERS = timedelta(days=7)
+#: Decisions that nobody took, and failed sign-ins, are forgotten after so long.
+UNUSED, GUESSES = timedelta(days=7), timedelta(days=1)
 HOUSE_S = 3600.0
 
 
@@ -77,6 +81,9 @@ class Chores:
         self._housed = time.monotonic()
         with self._database.write() as work:
             module.forget_answers(work, work.now - ANSWERS)
+            workflows.keep_house(work)
+            decisions.forget(work, work.now - UNUSED)
+            identities.forget_old_guessing(work, work.now - GUESSES)
             workflows.keep_house(work)
         if self._home.objects.is_dir():
             remove_unfinished(self._home.objects)

@@ -34,6 +34,8 @@ from heroes_spawners.machine.site import MachineSite
 
 #: The organisation that runs the platform, its first administrator, and who is named where nobody asked.
 PLATFORM, ADMINISTRATOR, ACTOR = "heroes", "admin", "settings"
+#: Facts that the machine's site keeps to itself.
+_OWN = frozenset({"user", "environments", "queues"})
 #: Waits of the engine on a scheduler that is a process of this machine, in seconds.
 WAITS = {"unsure_s": 8.0, "gap_s": 2.0, "tentative_s": 1.0, "relist_s": 5.0, "silent_s": 60.0, "reclaim_s": 2.0}
 
@@ -127,7 +129,9 @@ def cluster_of(settings: MachineSettings, site: MachineSite) -> Cluster:
         organisation=PLATFORM,
         kind=MACHINE,
         provider=PLATFORM,
-        capabilities={**site.facts, "people": site.machine.people},
+        capabilities={
+            name: fact for name, fact in site.facts.items() if name not in ("user", "environments", "queues")
+        },
         base=site.base,
         waits=WAITS,
     )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from heroes_hub.demo import build_environment
 from heroes_hub.story import Story
 from tests.lab import Lab
 from tests.lab.fixtures import lab
+from tests.system.platforms import wait
 
 __all__ = ["lab"]
 ROOT = Path(__file__).parent.parent.parent
@@ -56,6 +59,24 @@ def test_the_story_is_told_on_this_machine() -> None:
     for told in ("local/small", "local/large", "budget", "predicted-against-actual.png", "predicted", "model:cpu-time"):
         assert told in done.stdout, told
     assert set(left_behind()) <= before
+
+
+@pytest.mark.timeout(900)
+def test_it_stays_up_until_it_is_stopped(tmp_path: Path) -> None:
+    """Without `--once` the platform answers after the story, and a signal ends it all, with exit status 0."""
+    program = str(Path(sys.executable).with_name("heroes"))
+    argv = [program, "demo", "--home", str(tmp_path / "home")]
+    log = tmp_path / "said"
+    with log.open("w") as out:
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
+    wait(lambda: True if "stays up until" in log.read_text() or process.poll() is not None else None, 600)
+    address = log.read_text().partition("address      ")[2].split()[0]
+    assert httpx.get(f"{address}/health", trust_env=False, timeout=30).status_code == 200
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0, log.read_text()[-3000:]
+    assert log.read_text().splitlines()[-1] == "demo: ok"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/health", trust_env=False, timeout=30)
 
 
 @pytest.mark.timeout(900)

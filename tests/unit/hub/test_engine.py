@@ -1,0 +1,57 @@
+"""What the engine's process does beside following clusters."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from heroes.api.errors import LinkDown
+from heroes_clusters.enrolment import Enrolments
+from heroes_clusters.keys import Vault
+from heroes_core.store import idempotency, outbox
+from heroes_core.work import Database
+from heroes_hub.engine import Chores, subscribers
+from heroes_hub.home import Home
+from tests.conftest import StillClock
+
+
+class Probing(Enrolments):
+    """Counts its steps; the first fails. Ends the chores after a few."""
+
+    def __init__(self, database: Database, stop: threading.Event) -> None:
+        super().__init__(database, Vault(b"x"))
+        self.steps, self.stop = 0, stop
+
+    def step(self) -> int:
+        self.steps += 1
+        if self.steps == 1:
+            raise LinkDown("the first centre is away")
+        self.stop.set()
+        return 0
+
+
+def test_trouble_of_one_chore_keeps_none_from_being_done(sqlite: Database, home: Home, clock: StillClock) -> None:
+    """A probe that fails is logged; news is handed over and deleted, old answers are forgotten, and it goes on."""
+    with sqlite.write() as work:
+        row = {"organisation": "acme", "user": "emma", "operation": "x", "key": "k", "asked": "a", "answer": "{}"}
+        work.execute(sa.insert(idempotency).values(**row, at=work.now))
+        work.emit("nobody.cares", "acme", "x")
+    clock.advance(timedelta(days=8).total_seconds())
+    stop = threading.Event()
+    probing = Probing(sqlite, stop)
+    chores = Chores(home, sqlite, probing)
+    thread = threading.Thread(target=chores.run, args=(stop,))
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert probing.steps == 2
+    with sqlite.read() as work:
+        for table in (idempotency, outbox):
+            assert work.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() == 0
+
+
+def test_modules_are_heard() -> None:
+    """Every subscription of an installed module is in the table of the dispatcher."""
+    assert all(callable(each) for found in subscribers().values() for each in found)
