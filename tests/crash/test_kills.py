@@ -92,7 +92,8 @@ def test_controller_killed_after_a_burst(lab: Lab, tmp_path: Path) -> None:
     """slurmctld killed right after 30 answers of sbatch: what it forgot is submitted again, nothing runs twice, and
     every step is done, by its first attempt or by a new one."""
     alpha = lab.cluster("alpha")
-    with faults.watched(alpha) as calls, campaign(tmp_path, alpha, lab.root, chunk=30) as here:
+    rules = {"silent_s": 45.0}
+    with faults.watched(alpha) as calls, campaign(tmp_path, alpha, lab.root, chunk=30, rules=rules) as here:
         keys = here.submit(30, seconds=(2, 5))
         here.start()
         wait_for("all are submitted", lambda: sum(calls.submissions().values()) == 30, 120)

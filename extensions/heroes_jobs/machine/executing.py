@@ -193,6 +193,8 @@ def _concluded(state: Ending, at: float, rules: Rules) -> Step:
         # a duplicate that the site launched after its controller died: the execution itself may go on
         patience = rules.silent_s if outcome.exit_code == endings.DUPLICATE else rules.relist_s
         return _lost(state, at) if at - state.known_at >= patience else stay(state)
+    if outcome.exit_code == endings.DUPLICATE and state.exit.code in endings.KILLED:
+        return _lost(state, at)  # when the duplicate ended, the site killed the execution with it
     return _staging_out(state, outcome, at, _verdict(outcome, state.exit))
 
 

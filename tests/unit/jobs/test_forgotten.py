@@ -56,6 +56,14 @@ def test_second_launch_does_not_fail_what_ended_well() -> None:
     assert after.verdict.phase == Phase.DONE
 
 
+def test_execution_killed_with_its_second_launch_is_lost() -> None:
+    """The end of the duplicate makes the site kill the execution: nobody's fault, tried again for free."""
+    after, told = step(replace(ENDING, exit=Exit(137, 3.0)), Accounted(112.0, "7", DUPLICATE), RULES)
+    assert isinstance(after, Ended)
+    assert after.phase == Phase.LOST
+    assert Void(retry=True) in told
+
+
 def test_second_launch_does_not_end_what_still_runs() -> None:
     """The duplicate has ended, the execution may go on: its record is waited for as long as for a silent node's."""
     state, _ = step(replace(ENDING, exit=None), Accounted(112.0, "7", DUPLICATE), RULES)
