@@ -100,7 +100,8 @@ def _interpolate(centres: Sequence[tuple[float, float]], level: float) -> float:
         return centres[0][1]
     for (low, below), (high, above) in pairwise(centres):
         if level <= high:
-            return below + (above - below) * (level - low) / (high - low)
+            between = below + (above - below) * (level - low) / (high - low)
+            return min(max(between, below), above)  # rounding must not leave the interval
     return centres[-1][1]
 
 
