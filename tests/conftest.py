@@ -17,7 +17,12 @@ from tests.lab import postgres
 from tests.lab.fixtures import lab
 
 hypothesis.settings.register_profile(
-    "here", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "here",
+    deadline=None,
+    print_blob=True,
+    # The same examples each time under CI, where a failure must mean that this change broke something.
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("here")
 __all__ = ["lab"]
