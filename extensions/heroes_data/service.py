@@ -39,12 +39,16 @@ class Reach:
 def object_info(objects: ObjectStore, organisation: str, bucket: str, key: str) -> ObjectRef:
     """An object, or all objects below a key that ends in `/`, as they are now: etag and size in bytes. NotFound."""
     check_prefix(key)
-    if not key.endswith("/"):
-        found = objects.stat(organisation, bucket, key)
-        return ObjectRef(bucket, key, found.etag, found.size)
-    below = objects_below(objects, organisation, bucket, key)
+    try:
+        if not key.endswith("/"):
+            found = objects.stat(organisation, bucket, key)
+            return ObjectRef(bucket, key, found.etag, found.size)
+        below = objects_below(objects, organisation, bucket, key)
+    except NotFound:  # an object of this name, or the bucket: one's own is made when it is first written to
+        below = []
     if not below:
-        raise NotFound(f"There is nothing below {key} in the bucket {bucket}.", hint="Upload it first.")
+        hint = "Upload it, or look for it with `heroes data list`."
+        raise NotFound(f"There is no object {bucket}/{key}.", hint=hint)
     return ObjectRef(bucket, key, folder_etag(below), sum(each.size for each in below))
 
 

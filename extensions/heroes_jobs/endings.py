@@ -88,22 +88,23 @@ def exited(code: int) -> str:
     return f"The command ended with exit code {code}: {more}. Read stderr.txt among the results, then run it again."
 
 
-def by_state(state: State, walltime_s: float = 0.0) -> str:
-    """The sentence for an end that the scheduler decided."""
+def by_state(state: State, walltime_s: float = 0.0, memory_mib: int = 0) -> str:
+    """The sentence for an end that the scheduler decided; limits that are 0 are not named."""
     if state is State.TIMEOUT:
         limit = f" of {walltime_s:.0f} s" if walltime_s else ""
         return f"It needed more time than its limit{limit}. Run it again with a longer walltime, or a smaller problem."
     if state is State.OUT_OF_MEMORY:
-        return "It needed more memory than it asked for. Run it again with more memory, or a smaller problem."
+        asked = f"the {memory_mib} MiB that it asked for" if memory_mib else "its share"
+        return f"It needed more memory than {asked}. Run it again with more memory, or a smaller problem."
     if state is State.CANCELLED:
         return "The centre cancelled it, or somebody with its account did. Ask the centre why, or run it again."
     return "The cluster failed under it (a node died, or it was displaced). Nothing is charged."
 
 
-def why(state: State, exit_code: int, walltime_s: float, image: str) -> str:
+def why(state: State, exit_code: int, walltime_s: float, memory_mib: int, image: str) -> str:
     """The sentence for an end that the scheduler decided and that the step's own figures explain; "" for others."""
-    if state is State.TIMEOUT:
-        return by_state(state, walltime_s)
+    if state in (State.TIMEOUT, State.OUT_OF_MEMORY):
+        return by_state(state, walltime_s, memory_mib)
     return no_image(image) if state is State.FAILED and exit_code == WRONG_IMAGE else ""
 
 

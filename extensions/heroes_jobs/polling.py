@@ -177,8 +177,9 @@ def _own(rows: Sequence[Account], job_id: str) -> list[Account]:
 
 
 def _explained(each: Followed, found: Outcome) -> Outcome:
-    image = each.spec.image.path if each.spec.image else ""
-    return replace(found, why=endings.why(found.state, found.exit_code, each.spec.shape.walltime_s, image))
+    image, shape = each.spec.image.path if each.spec.image else "", each.spec.shape
+    why = endings.why(found.state, found.exit_code, shape.walltime_s, shape.memory_mib, image)
+    return replace(found, why=why)
 
 
 def outcome(rows: Sequence[Account]) -> Outcome:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from heroes.api import jobs as jobs_api
 from heroes.api import workflows as api
-from heroes.api.errors import NotFound, Unavailable
+from heroes.api.errors import InvalidSpec, NotFound, Unavailable
 from heroes.api.registry import parse
 from heroes.api.telemetry import Energy
 from heroes.api.units import Grams, Money
@@ -37,7 +37,10 @@ class Runs(Viewable):
     def __getitem__(self, run_id: str) -> Run:
         """The run of that id; NotFound when there is none that one may see."""
         run = Run(self._platform, run_id)
-        run.refresh()
+        try:
+            run.refresh()
+        except InvalidSpec:
+            raise NotFound(f"There is no run {run_id!r}.", hint="`heroes run list` shows your runs.") from None
         return run
 
     def __iter__(self) -> Iterator[Run]:
@@ -221,7 +224,8 @@ class Run(Viewable):
         return [step.name for step in detail.steps]
 
     def _asked(self) -> api.GetInstance:
-        return api.GetInstance(workflow_instance_id=self.id)
+        asked: api.GetInstance = parse(api.GetInstance, {"workflow_instance_id": self.id})
+        return asked
 
     def sheet(self) -> Sheet:
         """The run and its steps."""

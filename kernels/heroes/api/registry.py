@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from heroes.api.errors import HeroesError, InvalidSpec
+from heroes.api.ids import ULID
 from heroes.api.model import Empty, Model
 
 #: Rights that are not in the table of roles: whoever asks, and whoever is signed in.
@@ -109,13 +111,25 @@ def parse(model: type[Model], values: dict[str, Any], *, strings: bool = False) 
 
 def _told(error: ValidationError) -> InvalidSpec:
     wrong = [
-        {"field": ".".join(str(part) for part in each["loc"]), "problem": each["msg"], "value": _short(each["input"])}
-        for each in error.errors(include_url=False, include_context=False)
+        {"field": _field(each["loc"]), "problem": _problem(each), "value": _short(each["input"])}
+        for each in error.errors(include_url=False)
     ]
     first = wrong[0]
     message = f"{first['field'] or 'the request'}: {first['problem']} (got {first['value']})"
     hint = f"Correct {', '.join(sorted({each['field'] or 'the request' for each in wrong}))} and send it again."
     return InvalidSpec(message, hint=hint, detail={"fields": wrong})
+
+
+def _field(place: tuple[int | str, ...]) -> str:
+    """Where the value stands; alternatives of a type, which pydantic names too, are left out."""
+    return ".".join(str(part) for part in place if "[" not in str(part))
+
+
+def _problem(each: ErrorDetails) -> str:
+    """What the value should be, in words where it is a pattern that few can read."""
+    if each["type"] == "string_pattern_mismatch" and each["ctx"]["pattern"].strip("^$") == ULID.pattern:
+        return "An id has 26 characters, as the lists show them"
+    return each["msg"]
 
 
 def _short(value: Any) -> str:

@@ -239,3 +239,10 @@ def test_the_list_of_runs(hs: Heroes, api: FakeApi) -> None:
     assert [run.id for run in hs.runs.list(state="done")] == [RUN, samples.OTHER]
     assert api.asked[-1].query["state"] == ["done"]
     assert "There are more" in repr(hs.runs)
+
+
+@pytest.mark.parametrize("wrong", ["x", "", "../..", RUN.lower()])
+def test_what_is_no_id_is_no_run(hs: Heroes, wrong: str) -> None:
+    """A word that cannot be an id is answered as any other run that is not there, with the way to those that are."""
+    with pytest.raises(NotFound, match="heroes run list"):
+        hs.runs[wrong]

@@ -395,8 +395,10 @@ def test_other_modules_ask_what_an_object_is(platform: Platform) -> None:
     platform.upload("ada", "in/b", b"3")
     assert service.object_info(platform.objects, "acme", "ada", "in/").etag != folder.etag
     for key, error in {"none": NotFound, "none/": NotFound, "../x": InvalidSpec}.items():
-        with pytest.raises(error):
+        with pytest.raises(error, match=key):
             service.object_info(platform.objects, "acme", "ada", key)
+    with pytest.raises(NotFound, match="There is no object carl/first.csv"):
+        service.object_info(platform.objects, "acme", "carl", "first.csv")
     page = service.results(platform.objects, "acme", "ada", "in/", limit=2)
     assert [each.key for each in page.objects] == ["in/a", "in/b"]
     assert service.results(platform.objects, "acme", "nobody", "x/").objects == ()

@@ -74,7 +74,8 @@ def test_an_exit_code_is_explained(code: int, words: str) -> None:
 def test_the_schedulers_endings_are_explained() -> None:
     """Walltime, memory, cancellation and node failures each have their way out."""
     assert "limit of 60 s" in endings.by_state(State.TIMEOUT, 60)
-    assert "more memory" in endings.by_state(State.OUT_OF_MEMORY)
+    assert "than the 32 MiB that it asked for" in endings.by_state(State.OUT_OF_MEMORY, memory_mib=32)
+    assert "than its share" in endings.by_state(State.OUT_OF_MEMORY)
     assert "centre cancelled it" in endings.by_state(State.CANCELLED)
     assert "Nothing is charged" in endings.by_state(State.NODE_FAIL)
 
