@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ class MachineRig(Rig):
     """A machine with its daemon, as the suite wants it."""
 
     queue = "large"
+
+    def now(self) -> datetime:
+        """The site's time."""
+        return datetime.now(UTC)
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
         """Ask until it is so."""
