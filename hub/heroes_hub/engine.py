@@ -84,7 +84,6 @@ class Chores:
             workflows.keep_house(work)
             decisions.forget(work, work.now - UNUSED)
             identities.forget_old_guessing(work, work.now - GUESSES)
-            workflows.keep_house(work)
         if self._home.objects.is_dir():
             remove_unfinished(self._home.objects)
 
