@@ -114,21 +114,21 @@ def test_controller_killed_after_a_burst(lab: Lab, tmp_path: Path) -> None:
 @pytest.mark.parametrize("guard", ["no-claim", "no-run-claim"])
 def test_without_its_guards_the_same_test_is_red(lab: Lab, tmp_path: Path, guard: str) -> None:
     """The test of the test: without the claim (the name is still looked up) submissions are doubled; without the run
-    claim, too, executions are."""
+    claim, too, executions are. (sbatch is slow enough here to land after a fresh engine has looked.)"""
     chosen = seed()
     chance = random.Random(chosen)
     alpha = lab.cluster("alpha")
     with (
-        faults.delayed_sbatch(alpha, chosen) as calls,
-        campaign(tmp_path, alpha, lab.root, guard=guard, chunk=40, rules={"reclaim_s": 0.0}) as here,
+        faults.delayed_sbatch(alpha, chosen, longest_s=5.0) as calls,
+        campaign(tmp_path, alpha, lab.root, guard=guard, chunk=60, rules={"reclaim_s": 0.0}) as here,
     ):
-        keys = here.submit(40)
+        keys = here.submit(60)
 
         def red() -> bool:
             counted = calls.submissions() if guard == "no-claim" else executions(here)
             return any(counted[key] > 1 for key in keys if key in counted)
 
-        for _ in range(20):
+        for _ in range(40):
             here.start()
             time.sleep(chance.uniform(1.0, 4.0))
             here.kill()
