@@ -20,6 +20,8 @@ _UNFINISHED = ".rclone_temp_"
 PARTIAL = ".heroes-part"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LONGEST_PART = 255
+#: Keys that need no closer look: no part begins with a dot, and no folder looks like a partial file.
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_-]{0,99}/)*[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class S3Account:
 
 def check_key(key: str) -> str:
     """A key that is a relative path on any store and any site; InvalidSpec tells what is wrong with it."""
+    if len(key) <= 1024 and _PLAIN.fullmatch(key) and not key.endswith(PARTIAL):
+        return key
     parts = key.split("/")
     if not key or len(key.encode()) > 1024:
         _bad(key, "is empty or longer than 1024 bytes")
@@ -128,14 +132,18 @@ def check_collisions(keys: Iterable[str]) -> None:
     """InvalidSpec when two keys differ in case or Unicode form only, or one is a file where another needs a folder."""
     seen: dict[str, str] = {}
     for key in keys:
-        other = seen.setdefault(unicodedata.normalize("NFC", key).casefold(), key)
+        folded = key.lower() if key.isascii() else unicodedata.normalize("NFC", key).casefold()
+        other = seen.setdefault(folded, key)
         if other != key:
             _bad(key, f"differs from {other} in case or form only: not every file system keeps both")
+    folders: dict[str, str] = {}
     for folded, key in seen.items():
-        parts = folded.split("/")
-        for length in range(1, len(parts)):
-            if (file := seen.get("/".join(parts[:length]))) is not None:
-                _bad(key, f"needs a folder where {file} is a file")
+        folder = folded
+        while (folder := folder.rpartition("/")[0]) and folder not in folders:
+            folders[folder] = key
+    for folder, key in folders.items():
+        if folder in seen:
+            _bad(key, f"needs a folder where {seen[folder]} is a file")
 
 
 def _bad(key: str, problem: str) -> NoReturn:

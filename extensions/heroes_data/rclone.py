@@ -73,8 +73,11 @@ class Rclone:
         target: Mapping[str, str],
         names: Sequence[str],
         progress: Progress | None = None,
+        *,
+        verify: bool = False,
     ) -> None:
-        """Copy the files `names` (relative to both roots), whatever stands at the target. Not verified here.
+        """Copy the files `names` (relative to both roots), whatever stands at the target. `verify`: compare each file's
+        MD5 at both ends afterwards (a command for each at an SSH site).
 
         A remote is rclone's settings by name, with "root". LinkDown or StoreBusy when not all of them arrived."""
         http, folder = self._running()
@@ -85,7 +88,7 @@ class Rclone:
             "srcFs": _remote(source), "dstFs": _remote(target), "_group": group,
             "_filter": {"FilesFromRaw": [str(listing)]},
             "_config": {
-                "IgnoreChecksum": True, "NoCheckDest": True, "NoTraverse": True, "Transfers": 8, "Checkers": 8,
+                "IgnoreChecksum": not verify, "NoCheckDest": True, "NoTraverse": True, "Transfers": 8, "Checkers": 8,
                 "UseListR": False, "Metadata": False, "PartialSuffix": PARTIAL,
             },
         }  # fmt: skip
@@ -100,7 +103,10 @@ class Rclone:
             raise
         finally:
             listing.unlink(missing_ok=True)
+        sent = _ask(http, "core/stats", {"group": group}).get("transfers", 0)
         _ask(http, "core/stats-delete", {"group": group}, quiet=True)
+        if sent < len(names):  # rclone passes over, without a word, what it does not find at the source
+            raise _failure(f"{sent} of {len(names)} files were there to be sent")
 
     def close(self) -> None:
         """End rclone."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -212,14 +211,14 @@ class Mover:
         total, left = sum(each.size for each in missing), missing
         for _ in range(_ROUNDS):
             large = [each for each in left if each.size > SMALL]
-            with ThreadPoolExecutor(1, "digest") as beside:  # reads the large ones while they travel
-                digests = beside.submit(self._digests, errand.organisation, large)
-                sent = self._send_small(errand, [each for each in left if each.size <= SMALL], total)
-                if large:
-                    remote = self._objects.remote(errand.organisation)
-                    self._rclone.copy(remote, errand.at_site(), [each.name for each in large], errand.progress)
+            small = [each for each in left if each.size <= SMALL]
+            if large:
+                remote = self._objects.remote(errand.organisation)
+                self._rclone.copy(remote, errand.at_site(), [each.name for each in large], errand.progress, verify=True)
+            digests = self._send_small(errand, small, total)
             self._check_unchanged(errand.organisation, [each for each in left if md5_of(each.etag) is None])
-            left = self._verify(errand, left, {**sent, **digests.result()})
+            self._record(errand, large, _listed(errand.site, [each.path for each in large]))
+            left = self._verify(errand, small, digests)
             if not left:
                 return
             self._check_unchanged(errand.organisation, left)
@@ -263,10 +262,13 @@ class Mover:
         for each in sent:
             fine = each.path in there and sums.get(each.name) == (md5_of(each.etag) or digests[each.path])
             (good if fine else bad).append(each)
-        with self._database.write() as work:
-            verified = [_copy(each, there[each.path]) for each in good]
-            store.record_copies(work, errand.cluster, errand.organisation, verified)
+        self._record(errand, good, there)
         return bad
+
+    def _record(self, errand: _Errand, verified: list[_Wanted], there: Mapping[str, SiteFile]) -> None:
+        copies = [_copy(each, there[each.path]) for each in verified if each.path in there]
+        with self._database.write() as work:
+            store.record_copies(work, errand.cluster, errand.organisation, copies)
 
     def _check_unchanged(self, organisation: str, sent: Iterable[_Wanted]) -> None:
         """What was read is what was asked for: else one version's name would stand for another's content."""
@@ -368,6 +370,8 @@ def _check_path(key: str) -> None:
 
 def _listed(site: Site, paths: Sequence[str]) -> dict[str, SiteFile]:
     """What stands at the site at or below `paths` (and, when they are many, beside them), by path."""
+    if not paths:
+        return {}
     if len(paths) > _BY_PATH:
         paths = _topmost({path.rpartition("/")[0] for path in paths})
     found = {}

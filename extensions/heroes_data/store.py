@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -190,13 +190,19 @@ def list_transfers(work: Work, organisation: str, user: str | None, before: int,
 def copies(work: Work, cluster: str, paths: Iterable[str]) -> dict[str, Copy]:
     """The recorded copies among `paths`."""
     columns = (copy.c.path, copy.c.etag, copy.c.size, copy.c.mtime_ns, copy.c.ctime_ns, copy.c.inode)
-    found, rest = dict[str, Copy](), iter(paths)
-    while some := list(islice(rest, _AT_ONCE)):
-        query = sa.select(*columns).where(copy.c.cluster == cluster, copy.c.path.in_(some))
-        for row in work.execute(query):
-            inode = row.inode % _TWO_64
-            found[row.path] = Copy(row.path, row.etag, row.size, row.mtime_ns, row.ctime_ns, inode)
-    return found
+    query = sa.select(*columns).where(copy.c.cluster == cluster, copy.c.path.in_(_listed(work, list(paths))))
+    rows = work.connection.execute(query)
+    return {
+        path: Copy(path, etag, size, mtime_ns, ctime_ns, inode % _TWO_64)
+        for path, etag, size, mtime_ns, ctime_ns, inode in rows
+    }
+
+
+def _listed(work: Work, values: list[str]) -> sa.Select[tuple[str]]:
+    """Many values as one parameter, however many."""
+    if work.connection.dialect.name == "postgresql":
+        return sa.select(sa.func.unnest(sa.literal(values, postgresql.ARRAY(sa.Text))))
+    return sa.select(sa.func.json_each(json.dumps(values)).table_valued("value").c.value)
 
 
 def record_copies(work: Work, cluster: str, organisation: str, verified: Iterable[Copy]) -> None:
@@ -219,9 +225,8 @@ def record_copies(work: Work, cluster: str, organisation: str, verified: Iterabl
 
 def forget_copies(work: Work, cluster: str, paths: Iterable[str]) -> None:
     """Forget copies that were deleted at the site."""
-    rest = iter(paths)
-    while some := list(islice(rest, _AT_ONCE)):
-        work.execute(sa.delete(copy).where(copy.c.cluster == cluster, copy.c.path.in_(some)))
+    some = _listed(work, list(paths))
+    work.execute(sa.delete(copy).where(copy.c.cluster == cluster, copy.c.path.in_(some)))
 
 
 def measure_link(work: Work, cluster: str, direction: str, size: int, seconds: float) -> None:

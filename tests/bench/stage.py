@@ -2,7 +2,7 @@
 
 One file of 1 GB, and 10,000 of 4 KiB, from the embedded object store over SSH. The peer is `rclone copy` with the same
 two remotes: it too checks each file's MD5 at the cluster after sending it, and with `--checksum` when nothing changed.
-Each side writes to a folder of its own; ours and theirs alternate.
+Each side writes to a folder of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from pathlib import Path
 
 from heroes_core.migrate import load_tables
 from heroes_core.work import Database
+from heroes_data.disk import DiskStore
+from heroes_data.embedded import EmbeddedServer
 from heroes_data.model import ObjectRef
 from heroes_data.rclone import Rclone
-from heroes_data.s3 import S3Store
 from heroes_data.service import object_info
 from heroes_data.staging import Mover
 from heroes_spawners.slurm import SlurmSettings, SlurmSite
@@ -30,7 +31,7 @@ from tests import lab
 from tests.bench import Figure
 from tests.contract.rigs import ssh_transport
 from tests.lab import LabCluster
-from tests.objects import RCLONE, serve_objects
+from tests.objects import RCLONE
 
 LARGE, FILES, SMALL = 10**9, 10_000, 4096
 
@@ -56,7 +57,7 @@ class _Bench:
     cluster: LabCluster
     site: SlurmSite
     mover: Mover
-    objects: S3Store
+    objects: DiskStore
     configuration: Path
     base: str
 
@@ -92,23 +93,20 @@ def _bench(large: int, files: int) -> Iterator[_Bench]:
     base = f"{alpha.home}/bench-{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory(prefix="heroes-bench-") as temporary:
         folder = Path(temporary)
-        with serve_objects(folder / "store") as server:
-            server.account("acme")
-            _fill(folder / "store" / "objects" / "acme" / "ada", large, files)
-            objects, rclone = S3Store(server.account), Rclone()
-            site = SlurmSite(ssh_transport(alpha), SlurmSettings(base=base))
-            site.prepare(1)
-            database = Database(f"sqlite:///{folder}/store.sqlite", audit_key=b"a key for the bench")
-            load_tables().create_all(database.engine)
-            try:
-                configuration = _configure(folder, objects.remote("acme"), site.remote())
-                yield _Bench(alpha, site, Mover(database, objects, rclone), objects, configuration, base)
-            finally:
-                rclone.close()
-                site.close()
-                database.close()
-                objects.close()
-                shutil.rmtree(alpha.path(base), ignore_errors=True)
+        objects, rclone = EmbeddedServer(folder / "store", "http://nowhere").store(), Rclone()
+        _fill(Path(objects.remote("acme")["root"]) / "ada", large, files)
+        site = SlurmSite(ssh_transport(alpha), SlurmSettings(base=base))
+        site.prepare(1)
+        database = Database(f"sqlite:///{folder}/store.sqlite", audit_key=b"a key for the bench")
+        load_tables().create_all(database.engine)
+        try:
+            configuration = _configure(folder, objects.remote("acme"), site.remote())
+            yield _Bench(alpha, site, Mover(database, objects, rclone), objects, configuration, base)
+        finally:
+            rclone.close()
+            site.close()
+            database.close()
+            shutil.rmtree(alpha.path(base), ignore_errors=True)
 
 
 def _fill(bucket: Path, large: int, files: int) -> None:
@@ -123,11 +121,11 @@ def _fill(bucket: Path, large: int, files: int) -> None:
 
 
 def _configure(folder: Path, store: Mapping[str, str], site: Mapping[str, str]) -> Path:
-    """rclone's own configuration of the same two remotes (what is said of uploads to S3 is not used here)."""
+    """rclone's own configuration of the same two remotes."""
     lines = []
-    for name, settings in (("store", store), ("base", site)):
-        lines += [f"[{name}]", *(f"{key} = {value}" for key, value in settings.items() if key != "root")]
-    lines += ["[site]", "type = alias", f"remote = base:{site['root']}"]
+    for name, settings in (("store", store), ("site", site)):
+        lines += [f"[{name}-whole]", *(f"{key} = {value}" for key, value in settings.items() if key != "root")]
+        lines += [f"[{name}]", "type = alias", f"remote = {name}-whole:{settings['root']}"]
     path = folder / "rclone.conf"
     path.write_text("\n".join(lines) + "\n")
     return path

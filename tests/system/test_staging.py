@@ -443,9 +443,10 @@ def test_rclone_is_started_again_when_it_was_killed(mover: Mover, site: WatchedS
     stage(mover, site, put(objects, "one", bytes(2 * MIB)))
     process = mover._rclone._process
     assert process is not None
-    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        if "rclone" in Path(f"/proc/{child}/comm").read_text():
-            os.kill(int(child), signal.SIGKILL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    names = {int(child): Path(f"/proc/{child}/comm").read_text().strip() for child in children}
+    [mine] = [child for child, name in names.items() if name == "rclone"]
+    os.kill(mine, signal.SIGKILL)
     process.wait(10)
     assert stage(mover, site, put(objects, "two", bytes(2 * MIB))) == 2 * MIB
 
