@@ -65,7 +65,7 @@ def _fan(engineer: heroes.Heroes) -> float:
     option = workflow.decide(numbers=list(range(JOBS))).best
     began = time.monotonic()
     made = option.submit().wait(900)
-    listed = [name for name in made.results if name.endswith("result.txt")]
+    listed = [each for each in made.results if each.key.endswith("result.txt")]
     took = time.monotonic() - began
     assert made.state == "done", f"the run is {made.state}: {made.reason}"
     assert len(listed) == JOBS, f"{len(listed)} results are listed"
