@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -418,6 +418,14 @@ def test_the_proof_finds_an_overdraft_and_credit_from_nowhere(funded: Database) 
 # ------------------------------------------------------------------------------------------------------------ races
 
 
+@pytest.fixture
+def crowd(funded: Database, clock: StillClock) -> Iterator[Database]:
+    """The same database with a connection for each of 64 threads, so that they wait for rows only."""
+    opened = Database(funded.url.render_as_string(hide_password=False), audit_key=b"x", clock=clock, pool_size=64)
+    yield opened
+    opened.close()
+
+
 def race(clients: int, action: Callable[[int], None]) -> None:
     """Let so many threads do `action(n)`, begun together."""
     together = threading.Barrier(clients)
@@ -431,7 +439,7 @@ def race(clients: int, action: Callable[[int], None]) -> None:
             each.result(100)
 
 
-def test_64_clients_never_pass_a_limit(funded: Database) -> None:
+def test_64_clients_never_pass_a_limit(crowd: Database) -> None:
     """64 threads fight for budgets that hold a part of what they ask: no overdraft, no imbalance, and what was granted
     is exactly what fits."""
     granted: list[int] = []
@@ -441,18 +449,18 @@ def test_64_clients_never_pass_a_limit(funded: Database) -> None:
         for turn in range(4):
             key = f"{n}-{turn}"
             try:
-                again(lambda key=key: reserve(funded, key, 7, payer), tries=20)
+                again(lambda key=key: reserve(crowd, key, 7, payer), tries=20)
             except OverBudget:
                 continue
             granted.append(7)
 
     race(64, client)
-    assert standing(funded, "3:organisation") == (0, sum(granted))
+    assert standing(crowd, "3:organisation") == (0, sum(granted))
     assert 500 - 7 < sum(granted) <= 500
-    check_sound(funded)
+    check_sound(crowd)
 
 
-def test_64_clients_reserve_and_settle(funded: Database) -> None:
+def test_64_clients_reserve_and_settle(crowd: Database) -> None:
     """64 threads reserve, then settle, void or exceed; some are refused. The books balance to the micro-unit."""
 
     def client(n: int) -> None:
@@ -461,18 +469,18 @@ def test_64_clients_reserve_and_settle(funded: Database) -> None:
         for turn in range(4):
             key = f"{n}-{turn}"
             try:
-                again(lambda key=key: reserve(funded, key, dice.randrange(60), payer), tries=20)
+                again(lambda key=key: reserve(crowd, key, dice.randrange(60), payer), tries=20)
             except OverBudget:
                 continue
             if dice.random() < 0.3:
-                again(lambda key=key: _void(funded, key), tries=20)
+                again(lambda key=key: _void(crowd, key), tries=20)
             else:
-                again(lambda key=key: settle(funded, key, dice.randrange(80)), tries=20)
+                again(lambda key=key: settle(crowd, key, dice.randrange(80)), tries=20)
 
     race(64, client)
-    proof = check_sound(funded)
+    proof = check_sound(crowd)
     assert proof.entries > 0
-    assert standing(funded, "0:organisation")[1] == 0
+    assert standing(crowd, "0:organisation")[1] == 0
 
 
 def _void(database: Database, key: str) -> None:
@@ -480,19 +488,19 @@ def _void(database: Database, key: str) -> None:
         service.void(work, key)
 
 
-def test_settling_races_with_voiding_and_one_wins(funded: Database) -> None:
+def test_settling_races_with_voiding_and_one_wins(crowd: Database) -> None:
     """Of a settlement and a void at the same instant exactly one takes effect, every time."""
     for turn in range(20):
-        reserve(funded, f"k{turn}", 10)
+        reserve(crowd, f"k{turn}", 10)
     wins: list[tuple[int, str]] = []
 
     def client(n: int) -> None:
         for turn in range(20):
             try:
                 if n % 2:
-                    again(lambda turn=turn: _void(funded, f"k{turn}"), tries=20)
+                    again(lambda turn=turn: _void(crowd, f"k{turn}"), tries=20)
                 else:
-                    again(lambda turn=turn: settle(funded, f"k{turn}", 3), tries=20)
+                    again(lambda turn=turn: settle(crowd, f"k{turn}", 3), tries=20)
             except Conflict:
                 continue
             wins.append((turn, "void" if n % 2 else "settle"))
@@ -500,17 +508,17 @@ def test_settling_races_with_voiding_and_one_wins(funded: Database) -> None:
     race(8, client)
     for turn in range(20):
         assert len({how for at, how in wins if at == turn}) == 1
-    check_sound(funded)
+    check_sound(crowd)
 
 
-def test_the_same_key_is_reserved_once_by_many(funded: Database) -> None:
+def test_the_same_key_is_reserved_once_by_many(crowd: Database) -> None:
     """32 threads reserve the same key: it is reserved once, and nobody is refused."""
-    race(32, lambda _: again(lambda: reserve(funded, "k", 150), tries=20))
-    assert standing(funded, "1:user:ada") == (0, 150)
-    assert check_sound(funded).entries == 1
+    race(32, lambda _: again(lambda: reserve(crowd, "k", 150), tries=20))
+    assert standing(crowd, "1:user:ada") == (0, 150)
+    assert check_sound(crowd).entries == 1
 
 
-def test_batches_and_single_ones_do_not_block_each_other_for_good(funded: Database) -> None:
+def test_batches_and_single_ones_do_not_block_each_other_for_good(crowd: Database) -> None:
     """Batches of several payers race with single reservations of each: all end, and the books balance."""
     payers = [ADA, EVE, Payer("acme", "wind", "bob")]
 
@@ -519,7 +527,7 @@ def test_batches_and_single_ones_do_not_block_each_other_for_good(funded: Databa
             keys = {f"{n}-{turn}-{m}": payer for m, payer in enumerate(payers)}
 
             def open_all(keys: dict[str, Payer] = keys) -> None:
-                with funded.write() as work:
+                with crowd.write() as work:
                     for key in sorted(keys, key=lambda each: keys[each].user):
                         settling_payer = keys[key]
                         service.reserve_all(
@@ -527,12 +535,12 @@ def test_batches_and_single_ones_do_not_block_each_other_for_good(funded: Databa
                         )
 
             def close_all(keys: dict[str, Payer] = keys) -> None:
-                with funded.write() as work:
+                with crowd.write() as work:
                     settling.settle(work, {key: Bill(eur(1)) for each in keys for key in (each, f"{each}+")})
 
             again(open_all, tries=50)
             again(close_all, tries=50)
 
     race(8, client)
-    check_sound(funded)
-    assert standing(funded, "3:organisation") == (8 * 5 * 3 * 2, 0)
+    check_sound(crowd)
+    assert standing(crowd, "3:organisation") == (8 * 5 * 3 * 2, 0)
