@@ -17,7 +17,7 @@ from heroes.credentials import DEFAULT_URL
 
 PICTURE = Path(__file__).with_name("demo.svg")
 FONT_FACE = re.compile(r"@font-face \{.*?\}", re.DOTALL)
-COLUMNS = 118
+COLUMNS = 122
 
 
 def run_demo() -> str:
@@ -27,7 +27,7 @@ def run_demo() -> str:
         Path(scratch).chmod(0o711)  # jobs of other users pass through it
         argv = [str(heroes), "demo", "--once", "--home", f"{scratch}/home"]
         done = subprocess.run(argv, check=True, capture_output=True, text=True)
-        told = done.stdout.replace(f"{scratch}/home", "/var/tmp/heroes-demo")
+        told = done.stdout.replace(f"{scratch}/home", "/var/tmp/heroes-demo")  # noqa: S108
         return re.sub(r"http://127\.0\.0\.1:\d+", DEFAULT_URL, told)  # any free port, where that one is taken
 
 
@@ -40,6 +40,7 @@ def draw(told: str) -> str:
         console.print(Text(line.rstrip(), style="bold green" if heading else ""))
     picture = console.export_svg(title="make demo ONCE=1", theme=DIMMED_MONOKAI, unique_id="demo")
     picture = FONT_FACE.sub("", picture).replace("Fira Code", "DejaVu Sans Mono, Menlo, Consolas")
+    picture = picture.replace('<text class="demo-r', '<text xml:space="preserve" class="demo-r')
     return re.sub(r"<!--.*?-->", "", picture, flags=re.DOTALL)
 
 

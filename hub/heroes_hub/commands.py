@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from heroes.api.errors import NotFound
+from heroes.api.errors import Conflict, NotFound
 from heroes_hub import operate
 from heroes_hub.home import Home, default
 
@@ -35,7 +35,7 @@ def up(folder: Path | None, foreground: bool) -> None:
     home = _home(folder)
     settings = home.prepare()
     if foreground:
-        operate.check_ports(settings)
+        operate.check_ports(settings, home.settings_file)
         os.execv(sys.executable, [sys.executable, "-m", "heroes_hub.supervisor", str(home.folder)])  # noqa: S606
     fresh = operate.up(home, settings)
     click.echo(f"HEROES {'is up' if fresh else 'was up already'} at {operate.address(settings)}")
@@ -124,7 +124,9 @@ def _follow(path: Path) -> None:
 def engine(folder: Path | None) -> None:
     """Run one more engine in the foreground, on PostgreSQL: clusters are shared among engines."""
     home = _home(folder)
-    operate.existing(home)
+    if not operate.existing(home).store.url:
+        hint = "Name a PostgreSQL database as store.url in heroes.toml to share clusters among engines."
+        raise Conflict("on SQLite a platform has one engine, and `heroes up` runs it", hint=hint)
     os.execv(sys.executable, [sys.executable, "-m", "heroes_hub.engine", str(home.folder)])  # noqa: S606
 
 

@@ -51,7 +51,7 @@ def up(home: Home, settings: Settings, *, deadline_s: float = START_S) -> bool:
     if supervisor.holder(home.run) is not None:
         wait_healthy(home, settings, deadline_s, lambda: None)
         return False
-    check_ports(settings)
+    check_ports(settings, home.settings_file)
     with (home.log / "supervisor.log").open("ab") as log:
         began = log.tell()
         process = subprocess.Popen(
@@ -90,8 +90,8 @@ def healthy(settings: Settings) -> bool:
     return False
 
 
-def check_ports(settings: Settings) -> None:
-    """Conflict when another program listens where the platform is to."""
+def check_ports(settings: Settings, file: Path | str = "heroes.toml") -> None:
+    """Conflict when another program listens where the platform is to. `file`: where the settings are."""
     wanted = [("api", settings.api.address, settings.api.port)]
     if settings.objects.kind == "embedded":
         wanted.append(("objects", settings.objects.address, settings.objects.port))
@@ -103,7 +103,7 @@ def check_ports(settings: Settings) -> None:
             except OSError as error:
                 if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
                     raise
-                hint = f"Stop it, or set another {section}.address or {section}.port in heroes.toml."
+                hint = f"Stop it, or set another {section}.address or {section}.port in {file}."
                 raise Conflict(f"{host}:{port} cannot be listened on: {error.strerror}", hint=hint) from None
 
 
@@ -152,7 +152,9 @@ def state(home: Home, settings: Settings) -> State:
         ping = Client(home.machine).ask("ping")
         jobs = (int(ping["running"]), int(ping["pending"]))
     told = tuple((name, part["pid"], part["starts"]) for name, part in parts.items())
-    return State(supervisor.holder(home.run), told, healthy(settings), jobs)
+    holder = supervisor.holder(home.run)
+    # without a supervisor it is another platform's API that answers there
+    return State(holder, told, holder is not None and healthy(settings), jobs)
 
 
 def existing(home: Home) -> Settings:

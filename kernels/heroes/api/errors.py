@@ -26,7 +26,8 @@ class HeroesError(Exception):
         self.detail = detail or {}
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        stop = "" if not self.hint or self.message.endswith((".", "!", "?", ":")) else "."
+        return f"{self.message}{stop} {self.hint}".strip()
 
 
 class Refused(HeroesError):

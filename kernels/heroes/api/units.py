@@ -224,6 +224,11 @@ class PriceModel(BaseModel):
     per_gib_moved: Decimal = Field(default=Decimal(0), ge=0)
     per_kwh: Decimal = Field(default=Decimal(0), ge=0)
 
+    def __str__(self) -> str:
+        rates = ("use", "core_hour", "node_hour", "gpu_hour", "gib_moved", "kwh")
+        told = [(getattr(self, f"per_{each}"), each.replace("_", "-")) for each in rates]
+        return " + ".join(f"{rate} {self.currency}/{each}" for rate, each in told if rate) or "free"
+
     def lines(self, usage: Usage, *, up: bool, rate: Decimal = Decimal(1)) -> dict[str, int]:
         """Micro-units of each line that is not zero, converted by `rate` (units of the payer's currency per unit of
         this model's); `up` rounds each line up (a reservation), else half to even (a settlement)."""
@@ -253,6 +258,10 @@ class PowerModel(BaseModel):
     per_gpu: Watts = Watts(0)
     #: Where the figures come from: a meter, a data sheet, a guess. Shown with every energy figure made from them.
     source: str = "assumed"
+
+    def __str__(self) -> str:
+        gpus = f", {self.per_gpu.value:g} W a GPU" if self.per_gpu.value else ""
+        return f"{self.idle.value:g} to {self.busy.value:g} W{gpus} ({self.source})"
 
     def node(self, share: float, gpus: int = 0) -> Watts:
         """Power attributed to a job that keeps `share` (0..1) of a node's cores busy and `gpus` of its GPUs: its

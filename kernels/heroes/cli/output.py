@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,15 @@ from heroes.views import Sheet
 #: More columns than this are not readable in a terminal; JSON has them all.
 MOST_COLUMNS = 9
 #: Cells longer than this are shortened.
-MOST_CHARACTERS = 60
+MOST_CHARACTERS = 100
+#: What people look for first, where an item has more fields than fit; by the item's class.
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "Budget": ("id", "name", "limit", "posted", "pending", "ends"),
+    "Cluster": ("name", "kind", "provider", "status", "disabled", "drained", "unreachable_since", "reason"),
+    "Instance": ("id", "template", "state", "project", "place", "jobs", "jobs_done", "cost", "created_at"),
+    "Job": ("step", "index", "state", "cluster", "queue", "elapsed", "cost", "energy", "reason"),
+    "Queue": ("name", "price", "power", "max_walltime_s", "nodes", "cpus_per_node", "gpus_per_node", "closed"),
+}
 
 
 def show(answer: BaseModel, output: str) -> None:
@@ -32,6 +40,9 @@ def show(answer: BaseModel, output: str) -> None:
     items = getattr(answer, "items", None)
     if isinstance(items, tuple | list):
         console.print(table(list(items)) if items else Text("none", style="dim"))
+        rest = details(answer, without=("items", "next"))
+        if rest.row_count:
+            console.print(rest)
         following = getattr(answer, "next", None)
         if isinstance(following, str):
             sys.stderr.write(f"There is more: add --all, or --after {following}\n")
@@ -56,9 +67,9 @@ def show_json(value: Any) -> None:
 
 def table(items: Sequence[BaseModel]) -> Table:
     """A row for each item, a column for each field that some item fills and that fits a cell."""
-    names = [
-        name for name in type(items[0]).model_fields if any(_is_short(getattr(each, name, None)) for each in items)
-    ]
+    kind = type(items[0])
+    wanted = COLUMNS.get(kind.__name__, tuple(kind.model_fields))
+    names = [name for name in wanted if any(_is_short(getattr(each, name, None)) for each in items)]
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in names[:MOST_COLUMNS]:
         numeric = all(isinstance(getattr(each, name), int | float | Quantity) for each in items)
@@ -68,14 +79,14 @@ def table(items: Sequence[BaseModel]) -> Table:
     return shown
 
 
-def details(answer: BaseModel) -> Table:
+def details(answer: BaseModel, without: Sequence[str] = ()) -> Table:
     """A line for each field; lists of values below each other."""
     shown = Table(box=None, show_header=False, pad_edge=False)
     shown.add_column(style="bold")
     shown.add_column(overflow="fold")
     for name in type(answer).model_fields:
         value = getattr(answer, name)
-        if value in (None, "", ()):
+        if value in (None, "", ()) or name in without:
             continue
         shown.add_row(name.replace("_", " "), _nested(value))
     return shown

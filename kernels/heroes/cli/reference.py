@@ -42,12 +42,16 @@ def _section(command: click.Command, context: click.Context) -> str:
     usage = " ".join(command.collect_usage_pieces(context))
     depth = "###" if context.parent is not None and context.parent.parent is not None else "##"
     lines = [f"\n{depth} {context.command_path}\n\n{command.help}\n\n    {context.command_path} {usage}\n"]
-    records = (each.get_help_record(context) for each in command.params if each.name != "output")
-    rows = [record for record in records if record and record[1]]
+    records = (each.get_help_record(context) for each in command.params if _is_told(each))
+    rows = [record for record in records if record]
     if rows:
         lines.append("\n| option | meaning |\n| --- | --- |\n")
         lines += [f"| `{_cell(option)}` | {_cell(meaning)} |\n" for option, meaning in rows]
     return "".join(lines)
+
+
+def _is_told(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and parameter.name != "output"
 
 
 def _cell(told: str) -> str:
