@@ -46,6 +46,12 @@ class LeaseLost(Conflict):
     """Another engine has this cluster now: nothing was written."""
 
 
+def _of_site(error: HeroesError) -> HeroesError:
+    """What a call to a site raised. A full disk there is no trouble of our own database, whose word for it is the same:
+    that one makes the engine forget all and begin anew."""
+    return Unavailable(error.message, hint=error.hint) if isinstance(error, StoreBusy) else error
+
+
 @dataclass(frozen=True)
 class EngineSettings:
     """How the engine works. Seconds, unless named otherwise."""
@@ -148,6 +154,8 @@ class Desk:
             answer = call()
         except Conflict as error:
             raise LeaseLost(error.message, hint=error.hint) from error
+        except StoreBusy as error:
+            raise _of_site(error) from error
         failpoint(f"jobs.call.{name}.after")
         self.reached()
         return answer
@@ -173,7 +181,7 @@ class Desk:
         """A call in a lane found the cluster unreachable: the turn ends with that."""
         if isinstance(error, Conflict):
             raise LeaseLost(error.message, hint=error.hint) from error
-        self.trouble = error
+        self.trouble = _of_site(error)
 
     # -- lease and commits -------------------------------------------------------------------------------------------
 

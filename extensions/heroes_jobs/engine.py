@@ -51,6 +51,18 @@ class ClusterEngine:
 
     def turn(self) -> float:
         """Do what can be done now; seconds until the next turn at the latest."""
+        try:
+            return self._turn()
+        except (StoreBusy, sa.exc.DBAPIError) as error:
+            LOG.warning("the database does not answer: %s", error)
+            self._drop()
+            return 1.0
+        except LeaseLost:
+            self._drop()
+            raise
+
+    def _turn(self) -> float:
+        """A turn while the database answers; a cluster that does not is left alone for a while."""
         desk = self.desk
         try:
             if not self._leased():
@@ -63,12 +75,7 @@ class ClusterEngine:
             if not desk.breaker.may_ask(desk.now()):
                 return min(desk.breaker.retry_at - desk.now() + 0.01, SCAN_S)
             more = self._reach(bool(heard or collected))
-        except (StoreBusy, sa.exc.DBAPIError) as error:
-            LOG.warning("the database does not answer: %s", error)
-            self._drop()
-            return 1.0
-        except LeaseLost:
-            self._drop()
+        except (StoreBusy, LeaseLost):
             raise
         except HeroesError as error:
             if not desk.breaker.failures:
@@ -108,9 +115,10 @@ class ClusterEngine:
             self._poll()
         staging.deliver(desk)
         if desk.now() >= self.housed_at + housekeeping.EVERY_S:
-            housekeeping.keep_house(desk)
-            self.housed_at = desk.now()
-        return more and desk.lanes.free(submitting.LANE)
+            self.housed_at = desk.now()  # before: what cannot be removed must not be tried at each turn
+            if housekeeping.keep_house(desk):
+                self.housed_at = 0.0
+        return more
 
     def _poll(self) -> None:
         desk, settings = self.desk, self.desk.settings
@@ -135,6 +143,15 @@ class ClusterEngine:
             or (isinstance(each.state, Queued) and not each.state.confirmed and each.state.since > soon)
             for each in self.desk.active()
         )
+
+
+def _named(clusters: Clusters) -> list[str]:
+    """The clusters to serve; none are added while the database does not answer."""
+    try:
+        return clusters.names()
+    except (StoreBusy, sa.exc.DBAPIError) as error:
+        LOG.warning("the database does not tell the clusters: %s", error)
+        return []
 
 
 def _give_back(desk: Desk) -> None:
@@ -164,7 +181,7 @@ class Engine:
         self.database.waker.listen(self._wake_all)
         with self._answering():
             while not stop.is_set():
-                for name in clusters.names():
+                for name in _named(clusters):
                     if name not in self._threads:
                         self._start(name, self._serve(name, clusters, holder), stop)
                 stop.wait(SCAN_S)

@@ -21,40 +21,43 @@ from heroes_telemetry import service as telemetry
 
 EVERY_S = 3600.0
 TOGETHER = 200
+SENTENCES = 10_000
 #: Stories are kept this long.
 STORIES = timedelta(days=90)
 
 
-def keep_house(desk: Desk) -> None:
-    """Remove and finalise what is due."""
-    _clean(desk)
-    _finalise(desk)
+def keep_house(desk: Desk) -> bool:
+    """Remove and finalise what is due, so many at a time; whether more may be due."""
+    more = _finalise(desk)
     with desk.database.write() as work:
-        store.forget_stories(work, work.now - STORIES, 10_000)
+        more = store.forget_stories(work, work.now - STORIES, SENTENCES) == SENTENCES or more
+    return _clean(desk) or more
 
 
-def _clean(desk: Desk) -> None:
+def _clean(desk: Desk) -> bool:
     before = desk.database.clock.now() - timedelta(days=desk.settings.keep_days)
     with desk.database.read() as work:
         keys = [row.key for row in store.ended_before(work, desk.cluster, before, TOGETHER)]
     if not keys:
-        return
+        return False
     desk.ask("remove", lambda: desk.site.remove(keys, desk.epoch))
     with desk.database.write() as work:
         store.mark_cleaned(work, keys)
+    return len(keys) == TOGETHER
 
 
-def _finalise(desk: Desk) -> None:
+def _finalise(desk: Desk) -> bool:
     with desk.database.read() as work:
         rows = store.provisional(work, desk.cluster, work.now, TOGETHER)
     if not rows:
-        return
+        return False
     keys, since = [row.key for row in rows], min(row.created_at for row in rows)
     accounts = desk.ask("accounting", lambda: desk.site.accounting(keys, since))
     with desk.database.write() as work:
         for row in rows:
             told = [each for each in accounts.get(row.key, ()) if each.job_id == row.job_id]
             _final(work, row, outcome(told) if told and told[-1].state in TERMINAL else None)
+    return len(rows) == TOGETHER
 
 
 def _final(work: Work, row: sa.Row[Any], told: Outcome | None) -> None:
