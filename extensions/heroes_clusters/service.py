@@ -65,6 +65,11 @@ def get(work: Work, name: str) -> Cluster:
     return found
 
 
+def exists(work: Work, name: str) -> bool:
+    """Whether there is such a cluster, not deleted."""
+    return store.get_cluster(work, name) is not None
+
+
 def queues(work: Work, name: str) -> dict[str, Queue]:
     """The queues of a cluster by name."""
     return {queue.name: queue for queue in store.queues_of(work, [name])[name]}
@@ -171,11 +176,14 @@ def enrol(work: Work, caller: Caller, wanted: Enrolment) -> Cluster:
 
 
 def remove(work: Work, caller: Caller, name: str) -> None:
-    """Delete a cluster; it must be drained or disabled first, so that nothing is on its way there."""
+    """Delete a cluster; it must be drained or disabled first, and its jobs must have ended: nobody could follow them."""
     one = managed(work, caller, name)
     if not (one.disabled or one.drained or one.status != READY):
         hint = f"Drain it first (heroes cluster change {name} --drained), and delete it when its jobs are done."
         raise Conflict(f"The cluster {name} takes jobs.", hint=hint)
+    if ports.occupied(work, name):
+        hint = "Wait until they have ended, or cancel their runs."
+        raise Conflict(f"The cluster {name} has jobs that have not ended.", hint=hint)
     store.change_cluster(work, replace(one, disabled=True), removed_at=work.now, probe_at=None)
     work.audit(one.organisation, caller.actor, "cluster.remove", name)
     work.emit("cluster.removed", one.organisation, name)

@@ -26,7 +26,9 @@ class Enrolled:
     def names(self) -> list[str]:
         """Those that may be asked, and those that hold attempts though nothing new goes there."""
         with self.database.read() as work:
-            return sorted({one.name for one in service.served(work)} | store.clusters_in_use(work))
+            served = {one.name for one in service.served(work)}
+            # one that was deleted in the moment in which a job was planned there cannot be asked: others can
+            return sorted(served | {name for name in store.clusters_in_use(work) if service.exists(work, name)})
 
     def facts(self, cluster: str) -> ClusterFacts:
         """What is known of a cluster and its queues now."""

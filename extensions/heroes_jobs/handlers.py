@@ -10,11 +10,13 @@ import sqlalchemy as sa
 from heroes.api import jobs as api
 from heroes.api.model import Empty
 from heroes.api.units import Money, Seconds
+from heroes_clusters.ports import provide_occupied
 from heroes_core.module import Call, Module
 from heroes_jobs import service, store
 from heroes_jobs.rpc import Engines
 
 MODULE = Module("jobs", api.OPERATIONS)
+provide_occupied(store.occupied)
 
 
 @MODULE.bind(api.LIST)

@@ -164,6 +164,12 @@ def of_step(work: Work, organisation: str, instance: str, step: str, index: int)
     return work.execute(chosen.order_by(attempt.c.key.desc()).limit(1)).first()
 
 
+def occupied(work: Work, cluster: str) -> bool:
+    """Whether attempts that have not ended are at a cluster, held ones too."""
+    chosen = sa.select(attempt.c.key).where(attempt.c.cluster == cluster, attempt.c.ended_at.is_(None))
+    return work.execute(chosen.limit(1)).first() is not None
+
+
 # Statements of each turn are made once: making one takes longer than running it.
 _LIVE = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), IS_LIVE)
 _NUDGED = sa.select(attempt).where(attempt.c.cluster == sa.bindparam("_cluster"), IS_NUDGED)
@@ -302,10 +308,12 @@ def told(work: Work, key: str, limit: int = 500) -> list[Row]:
     return list(work.execute(sa.select(story).where(story.c.key == key).order_by(story.c.id).limit(limit)))
 
 
-def forget_stories(work: Work, before: datetime, most: int) -> None:
-    """Delete what was told before then, `most` sentences at a time: the oldest ones have the lowest ids."""
+def forget_stories(work: Work, before: datetime, most: int) -> int:
+    """Delete what was told before then, `most` sentences at a time, and tell how many: the oldest ones have the lowest
+    ids."""
     oldest = sa.select(story.c.id).order_by(story.c.id).limit(most).subquery()
-    work.execute(sa.delete(story).where(story.c.id.in_(sa.select(oldest.c.id)), story.c.at < before))
+    gone = sa.delete(story).where(story.c.id.in_(sa.select(oldest.c.id)), story.c.at < before)
+    return work.execute(gone).rowcount
 
 
 # ------------------------------------------------------------------------------------------------- leases, clusters

@@ -89,6 +89,20 @@ def test_a_cluster_that_takes_jobs_is_not_deleted(platform: Platform) -> None:
     assert "Drain" in refused.value.hint
 
 
+def test_a_cluster_with_jobs_is_not_deleted(platform: Platform) -> None:
+    """A drained one goes when its jobs have ended: nobody could follow or settle them."""
+    platform.ready()
+    platform.ask(api.CHANGE, cluster_id="alpha", drained=True)
+    ports.provide_occupied(lambda _work, name: name == "alpha")
+    try:
+        with pytest.raises(Conflict, match="jobs that have not ended") as refused:
+            platform.ask(api.REMOVE, cluster_id="alpha")
+    finally:
+        ports.provide_occupied(ports.no_jobs)
+    assert "cancel their runs" in refused.value.hint
+    platform.ask(api.REMOVE, cluster_id="alpha")
+
+
 def test_enrolling_again_with_the_same_key_makes_one(platform: Platform) -> None:
     """An idempotency key makes a repeated request harmless."""
     platform.ask(api.ADD_ACCOUNT, name="acc")

@@ -58,6 +58,18 @@ def test_a_disabled_cluster_is_served_as_long_as_it_holds_attempts(enrolled: Enr
     assert enrolled.names() == []
 
 
+def test_a_cluster_that_was_deleted_under_its_jobs_harms_no_other(enrolled: Enrolled) -> None:
+    """It is not served: an engine that asks for what is known of it would end for all clusters."""
+    world(enrolled.database, FakeClock()).submit(spec())
+    assert enrolled.names() == ["alpha"]
+    with enrolled.database.write() as work:
+        assert store.occupied(work, "alpha")
+        assert not store.occupied(work, "beta")
+        one = clusters.get(work, "alpha")
+        clusters.store.change_cluster(work, one, removed_at=work.now)
+    assert enrolled.names() == []
+
+
 def test_reachability_is_kept_with_the_cluster(enrolled: Enrolled) -> None:
     """What the engine finds is what decisions see."""
     since = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
