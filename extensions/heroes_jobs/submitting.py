@@ -16,12 +16,14 @@ from heroes_jobs.states import Queued, Running, Stopping, Submitting, Unsure, Wa
 from heroes_spawners.runtime.job import tags
 from heroes_spawners.site import Accepted, Answer, Declined, Job, Refusal, Submission, Unknown
 
-LANE = ("submit",)
+#: While one batch is with the scheduler the next is on its way to it.
+LANES = (("submit", 1), ("submit", 2))
 
 
 def submit(desk: Desk) -> bool:
-    """Hand over the next attempts, if none are on their way; whether more are ready behind them."""
-    if not desk.lanes.free(LANE):
+    """Hand over the next attempts, if a lane is free; whether more are ready behind them, and a lane for them too."""
+    lane = free_lane(desk)
+    if lane is None:
         return False
     ready = _ready(desk)
     chosen = _choose(desk, ready)
@@ -34,8 +36,13 @@ def submit(desk: Desk) -> bool:
     _load_files(desk, chosen)
     batch = [Submission(_job(desk, each), _number(each)) for each in chosen]
     desk.commit("intent", lambda work: store.intend(work, [(one.job.key, one.number) for one in batch]))
-    desk.begin("submit", LANE, _handing(desk, batch), lambda answer: _answered(desk, chosen, batch, answer))
-    return len(ready) > len(chosen)
+    desk.begin("submit", lane, _handing(desk, batch), lambda answer: _answered(desk, chosen, batch, answer))
+    return len(ready) > len(chosen) and free_lane(desk) is not None
+
+
+def free_lane(desk: Desk) -> tuple[str, int] | None:
+    """A lane that carries no batch now."""
+    return next((lane for lane in LANES if desk.lanes.free(lane)), None)
 
 
 def _load_files(desk: Desk, chosen: Sequence[Followed]) -> None:
