@@ -13,7 +13,7 @@ from heroes.api import workflows as api
 from heroes.api.errors import InvalidSpec, NotFound, Unavailable
 from heroes.api.registry import parse
 from heroes.api.telemetry import Energy
-from heroes.api.units import Grams, Money
+from heroes.api.units import MICRO, Grams, Joules, Money, Quantity, Seconds
 from heroes.progress import bar
 from heroes.views import Rows, Sheet, Viewable
 
@@ -24,6 +24,8 @@ ENDED = frozenset({"done", "failed", "cancelled"})
 #: Seconds that one question waits for news, and between two looks at a log that grows.
 WAIT = 20.0
 LOOK = 1.0
+#: How figures of a report are shown, by their unit.
+_KINDS: dict[str, type[Quantity]] = {"s": Seconds, "J": Joules, "gCO2e": Grams}
 
 
 class Runs(Viewable):
@@ -315,6 +317,14 @@ class Report(Viewable):
 
 def _compared(each: api.Comparison) -> tuple[str, ...]:
     step = f"{each.step}[{each.index}]" if each.index else each.step
-    interval = f"{each.low:.3g} to {each.high:.3g}"
-    predicted, actual = f"{each.predicted:.3g} {each.unit}", f"{each.actual:.3g} {each.unit}"
-    return (step, each.place, each.figure, predicted, interval, actual, "yes" if each.inside else "no")
+    low, predicted, high, actual = (
+        _figure(value, each) for value in (each.low, each.predicted, each.high, each.actual)
+    )
+    return (step, each.place, each.figure, predicted, f"{low} to {high}", actual, "yes" if each.inside else "no")
+
+
+def _figure(value: float, of: api.Comparison) -> str:
+    if of.figure == "cost":
+        return str(Money(micros=round(value * MICRO), currency=of.unit))
+    kind = _KINDS.get(of.unit)
+    return str(kind(value)) if kind else f"{value:.3g} {of.unit}"

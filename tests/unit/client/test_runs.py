@@ -204,7 +204,7 @@ def test_the_report(run: runs.Run, api: FakeApi) -> None:
     report = run.report()
     assert report.comparisons[0].inside
     text = repr(report)
-    for told in ("600 s", "510 s", "returned 1.50 EUR", "±25 %"):
+    for told in ("10 min", "8.51 min", "returned 1.50 EUR", "±25 %"):
         assert told in text
 
 
