@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from heroes_spawners.site import Refusal, State
+from heroes_spawners.slurm.words import never_clears
 
 #: Words in a scheduler's refusal -> what it means for the user. First match counts; lower case.
 _REFUSALS: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -18,12 +19,10 @@ _REFUSALS: tuple[tuple[tuple[str, ...], str], ...] = (
      "The container image {image} is missing at the cluster, or is another one. Have it put there."),
 )  # fmt: skip
 
-#: SLURM's pending reasons that never clear by waiting (squeue(1), JOB REASON CODES).
+#: The way out of pending reasons that never clear by waiting; `slurm.words.never_clears` says which those are.
 _HOPELESS: dict[str, str] = {
     "PartitionNodeLimit": "it asks for more nodes than queue {queue} gives. Ask for fewer, or choose another queue.",
     "PartitionTimeLimit": "it asks for more time than queue {queue} gives. Ask for less, or choose another queue.",
-    "PartitionInactive": "queue {queue} is closed at the cluster. Choose another queue.",
-    "PartitionDown": "queue {queue} is down at the cluster. Choose another queue.",
     "BadConstraints": "no node of queue {queue} can ever satisfy it. Ask for less, or choose another queue.",
     "InvalidAccount": "the cluster refuses the account of queue {queue}. Its owner must correct it.",
     "InvalidQOS": "the cluster refuses the quality of service of queue {queue}. Its owner must correct it.",
@@ -37,16 +36,16 @@ _HOPELESS: dict[str, str] = {
     "QOSMaxNodePerJobLimit": "queue {queue} gives no job that many nodes. Ask for fewer.",
     "QOSMaxMemoryPerJob": "queue {queue} gives no job that much memory. Ask for less.",
     "DependencyNeverSatisfied": "the cluster waits for a job that will never come. Submit it again.",
-    "JobHeldAdmin": "the centre's staff hold it. Ask them why, or choose another cluster.",
-    "NonZeroExitCode": "the cluster tried it and gave up. Choose another queue.",
-    "launch failed requeued held": "its nodes could not start it, and the cluster holds it. Choose another queue.",
 }
 
 
 def hopeless(reason: str, queue: str) -> str:
     """The sentence for a pending `reason` that never clears; "" where waiting helps."""
-    told = _HOPELESS.get(reason.strip("()"))
-    return f"The job would wait forever: {told.format(queue=queue)}" if told else ""
+    meaning = never_clears(reason)
+    if not meaning:
+        return ""
+    told = _HOPELESS.get(reason.strip("()"), f"{meaning}. Ask for less, or choose another queue than {{queue}}.")
+    return f"The job would wait forever: {told.format(queue=queue)}"
 
 
 def refused(kind: Refusal, text: str, queue: str, image: str = "") -> str:

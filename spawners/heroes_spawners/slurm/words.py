@@ -87,10 +87,10 @@ def accounting_state(text: str) -> State:
     return ACCOUNTING_STATES.get(_SHORT.get(word, word), State.UNKNOWN)
 
 
-#: Pending reasons that no waiting clears, and what they mean.
+#: Pending reasons that no waiting clears, and what they mean. Not here: limits on jobs at a time and usage that decays
+#: (QOSJobLimit, QOSUsageThreshold, AccountingPolicy), closed partitions, locks of a federation.
 NEVER_CLEARS = {
     "AccountNotAllowed": "the account may not use this queue",
-    "AccountingPolicy": "the centre's accounting policy forbids this job",
     "AssocMaxCpuPerJobLimit": "more CPUs than the account may use in one job",
     "AssocMaxCpuMinutesPerJobLimit": "more CPU time than the account may use in one job",
     "AssocMaxMemPerJob": "more memory than the account may use in one job",
@@ -99,14 +99,11 @@ NEVER_CLEARS = {
     "BadConstraints": "no node has what the job asks for",
     "DeadLine": "the job's deadline has passed",
     "DependencyNeverSatisfied": "the job depends on one that failed",
-    "FedJobLock": "the federation locked the job",
     "InvalidAccount": "the account is not valid at the centre",
     "InvalidQOS": "the quality of service is not valid at the centre",
-    "JobArrayTaskLimit": "the job array's limit is zero",
     "MaxMemPerLimit": "more memory than a job of this queue may use",
     "PartitionNodeLimit": "more or fewer nodes than the queue admits",
     "PartitionTimeLimit": "longer than the queue admits",
-    "QOSJobLimit": "the quality of service forbids this job",
     "QOSMaxCpuPerJobLimit": "more CPUs than the quality of service admits in one job",
     "QOSMaxCpuMinutesPerJobLimit": "more CPU time than the quality of service admits in one job",
     "QOSMaxMemoryPerJob": "more memory than the quality of service admits in one job",
@@ -114,7 +111,6 @@ NEVER_CLEARS = {
     "QOSMaxWallDurationPerJobLimit": "longer than the quality of service admits",
     "QOSMinCpuNotSatisfied": "fewer CPUs than the quality of service demands",
     "QOSNotAllowed": "the queue does not admit the quality of service",
-    "QOSUsageThreshold": "the quality of service has used up its share",
     "launch_failed_requeued_held": "the job could not be launched and is held",
 }
 

@@ -120,7 +120,21 @@ def test_reasons_that_never_clear_have_a_meaning(reason: str) -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    ["Priority", "Resources", "(None)", "Dependency", "", "QOSMaxJobsPerUserLimit", "Nodes required for job are DOWN"],
+    [
+        "Priority",
+        "Resources",
+        "(None)",
+        "Dependency",
+        "",
+        "QOSMaxJobsPerUserLimit",
+        "Nodes required for job are DOWN",
+        "QOSJobLimit",
+        "QOSUsageThreshold",
+        "AccountingPolicy",
+        "PartitionDown",
+        "PartitionInactive",
+        "FedJobLock",
+    ],
 )
 def test_other_reasons_may_clear(reason: str) -> None:
     """Waiting is right."""
