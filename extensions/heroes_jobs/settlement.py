@@ -10,6 +10,7 @@ from heroes.api.units import CoreSeconds, Gibibytes, GpuSeconds, Joules, Money, 
 from heroes_jobs.model import Reservation
 from heroes_jobs.states import Exit, Outcome
 from heroes_spawners.site import Shape
+from heroes_spawners.site import State as JobState
 from heroes_telemetry.model import Bounds, EnergyFigure
 
 GIB = 2**30
@@ -28,10 +29,12 @@ class Charge:
 
 def elapsed(outcome: Outcome) -> float:
     """Seconds to charge. SLURM counts whole seconds: a job that began and ended in one of them is charged one; a job
-    that never began is charged none."""
+    that never began is charged none. One that was cancelled while it waited has a start in some versions' accounting,
+    and nothing allocated."""
     if outcome.elapsed_s > 0:
         return outcome.elapsed_s
-    return 1.0 if outcome.started_at is not None else 0.0
+    idle = outcome.state is JobState.CANCELLED and not (outcome.cpus or outcome.nodes or outcome.provisional)
+    return 0.0 if outcome.started_at is None or idle else 1.0
 
 
 def charge(held: Reservation, shape: Shape, outcome: Outcome, moved_bytes: int, energy: Joules | None) -> Charge:

@@ -24,6 +24,7 @@ from heroes_jobs.outputs import judge, pattern
 from heroes_jobs.settlement import bounds, charge, elapsed, modelled, report
 from heroes_jobs.states import Exit, Outcome
 from heroes_spawners.site import Image, Listing, Refusal, Shape, SiteFile, State
+from heroes_spawners.slurm.words import NEVER_CLEARS
 
 
 def file(path: str, size: int = 1) -> SiteFile:
@@ -59,7 +60,18 @@ def test_only_reasons_that_never_clear_are_hopeless() -> None:
     """Waiting for priority or resources is no reason to give up; a limit of the partition is."""
     assert endings.hopeless("Priority", "cpu") == endings.hopeless("Resources", "cpu") == ""
     assert "Ask for less" in endings.hopeless("PartitionTimeLimit", "cpu")
-    assert "queue cpu is closed" in endings.hopeless("(PartitionInactive)", "cpu")
+    assert "no node of queue cpu" in endings.hopeless("(BadConstraints)", "cpu")
+    for reason in ("PartitionDown", "PartitionInactive", "QOSJobLimit", "JobHeldAdmin"):  # these clear
+        assert endings.hopeless(reason, "cpu") == ""
+
+
+@pytest.mark.parametrize("reason", sorted(NEVER_CLEARS))
+def test_every_reason_that_never_clears_is_told_with_the_way_out(reason: str) -> None:
+    """What the reader of SLURM's words knows to be hopeless ends the job, with a sentence that says what to do."""
+    told = endings.hopeless(reason, "cpu")
+    assert told.startswith("The job would wait forever: ")
+    assert "{" not in told
+    assert any(way in told for way in ("Ask for", "Choose", "Submit it again", "must correct it"))
 
 
 @pytest.mark.parametrize(("code", "words"), [(1, "stands in stderr"), (127, "was not found"), (137, "out of memory")])
@@ -152,6 +164,12 @@ def test_one_second_at_least_and_nothing_for_nothing() -> None:
     """A job that ran within one second is charged one; one that never began none, nor a fee for its use."""
     assert elapsed(Outcome(State.COMPLETED, started_at=5.0)) == 1.0
     assert elapsed(Outcome(State.COMPLETED, started_at=5.0, elapsed_s=0.25)) == 0.25
+
+
+def test_a_job_cancelled_while_it_waited_is_charged_nothing() -> None:
+    """Some versions of SLURM account the moment of the cancellation as its start; nothing was allocated then."""
+    assert elapsed(Outcome(State.CANCELLED, started_at=5.0, ended_at=5.0)) == 0.0
+    assert elapsed(Outcome(State.CANCELLED, started_at=5.0, ended_at=5.0, cpus=1)) == 1.0
     per_use = Reservation("centre", Money(micros=10**9), PriceModel(per_use=Decimal(1)))
     assert charge(per_use, Shape(), Outcome(State.CANCELLED), 0, None).amount == Money(micros=0)
 
