@@ -233,6 +233,9 @@ remove() {
         bury
         set -- "$@" "jobs/$key" "claims/$key" "records/$key"
     done
+    # Folders that a job made unreadable to itself are opened first.
+    text=$(rm -rf "tmp/$nonce" "$@" 2>&1) && return
+    chmod -R u+rwx "$@" 2>/dev/null
     text=$(rm -rf "tmp/$nonce" "$@" 2>&1) || fail storage "$text"
 }
 

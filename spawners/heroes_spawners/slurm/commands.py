@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
+from heroes.api.errors import LinkDown
 from heroes_spawners.site import (
     Accepted,
     Accounted,
@@ -69,8 +70,13 @@ class Call(Generic[T]):
         return self.body
 
     def parse(self, completed: Completed) -> T:
-        """The answer; an answer without its end is `LinkDown`."""
-        return self.read(parse.frame(completed, self.nonce))
+        """The answer; an answer without its end is `LinkDown`, and so is one that makes no sense."""
+        parts = parse.frame(completed, self.nonce)
+        try:
+            return self.read(parts)
+        except (LookupError, ValueError, TypeError, OverflowError) as error:
+            told = f"the cluster's answer to {self.verb} makes no sense ({type(error).__name__}: {error})"
+            raise LinkDown(told, hint="Look at what answers there; it is asked again.") from error
 
 
 def body(lines: Iterable[str]) -> bytes:

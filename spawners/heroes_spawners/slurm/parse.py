@@ -16,6 +16,7 @@ from heroes_spawners.slurm.words import accounting_state, queue_state
 from heroes_spawners.transport import Completed
 
 Parts = Mapping[str, bytes]
+_JOB_ID = re.compile(r"[0-9]{1,18}")
 _RECORD = re.compile(r"(\d{1,18}) (-?\d{1,6}) (\d{1,12}(?:\.\d{1,9})?)")
 
 
@@ -66,6 +67,8 @@ def instant(text: str) -> datetime | None:
 
 def number(text: str) -> int:
     """The leading digits of "4", "4-8" or "4K"; 0 where there are none."""
+    if len(text) <= 20 and text.isascii() and text.isdigit():
+        return int(text)
     digits = re.match(r"\d{1,15}", text)
     return int(digits[0]) if digits else 0
 
@@ -75,7 +78,7 @@ def queue(data: bytes) -> tuple[Queued, ...]:
     found = []
     for line in lines(data):
         fields = line.split("|", 7)
-        if len(fields) == 8 and fields[0].isdigit() and ULID.fullmatch(fields[7]):
+        if len(fields) == 8 and _JOB_ID.fullmatch(fields[0]) and ULID.fullmatch(fields[7]):
             found.append(_queued(fields))
     return tuple(found)
 
@@ -129,7 +132,7 @@ def _take(path: str, content: bytes, records: list[Record], started: dict[str, s
             records.append(record)
     elif folder == "run" and name.endswith("/owner") and ULID.fullmatch(name.removesuffix("/owner")):
         owner = text.split(" ", 1)[0]
-        if owner.isdigit():
+        if _JOB_ID.fullmatch(owner):
             started[name.removesuffix("/owner")] = owner
 
 
@@ -151,7 +154,7 @@ def accounting(data: bytes) -> dict[str, list[Accounted]]:
         fields = line.split("|", 11)
         if len(fields) != 12:
             continue
-        if fields[0].isdigit():
+        if _JOB_ID.fullmatch(fields[0]):
             last = _accounted(fields) if ULID.fullmatch(fields[11]) else None
             if last is not None:
                 found.setdefault(last.key, []).append(last)
@@ -228,6 +231,8 @@ def _list_one(fields: list[str], raw: bytes, regular: list[SiteFile], skipped: l
 def nanoseconds(text: str) -> int:
     """ "1700000000.1234567890" (seconds as find prints them) as integer nanoseconds."""
     seconds, _, fraction = text.partition(".")
+    if len(fraction) >= 9 and len(text) <= 40 and text.isascii() and (seconds + fraction).isdigit():
+        return int(seconds + fraction[:9])
     return number(seconds) * 10**9 + number(fraction[:9].ljust(9, "0"))
 
 

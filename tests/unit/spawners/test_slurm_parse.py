@@ -240,3 +240,10 @@ def test_keys_that_are_made_are_found_again() -> None:
     key = new_ulid()
     (job,) = parse.queue(f"1|R|None|N/A|N/A|1|1|{key}".encode())
     assert job.key == key
+
+
+def test_digits_of_other_scripts_are_no_job_id() -> None:
+    """Text that merely looks like a number to Python is left out, not converted."""
+    line = f"\u00b2|COMPLETED|0:0|Unknown|Unknown|Unknown|1|1|1|||{KEY}"
+    assert parse.accounting(line.encode()) == {}
+    assert parse.queue(f"\u0663|RUNNING|None|N/A|N/A|1|1|{KEY}".encode()) == ()

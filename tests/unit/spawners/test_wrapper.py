@@ -16,7 +16,7 @@ from heroes.api.ids import new_ulid
 from heroes_spawners.runtime import bundle as bundles
 from heroes_spawners.site import Accepted, Claim, Declined, Job, Refusal, Shape, Submission, Unknown
 from heroes_spawners.slurm import SlurmSettings, SlurmSite, commands
-from heroes_spawners.transport import LocalTransport, execute
+from heroes_spawners.transport import Completed, LocalTransport, execute
 
 Tools = Callable[..., SlurmSite]
 ANSWER = 'echo "$*" >>{log}; echo "$(wc -l <{log})"'
@@ -270,3 +270,22 @@ def test_a_tar_that_cannot_be_unpacked_says_so(tools: Tools) -> None:
     with pytest.raises(StoreBusy) as raised:
         sink.finish()
     assert "tar" in raised.value.message
+
+
+def test_a_folder_that_a_job_locked_is_removed_all_the_same(tools: Tools, tmp_path: Path) -> None:
+    """A job may take the rights on its own folders away; they are opened, then removed."""
+    locked = 'case "$*" in *jobs/*) [ -e {log}.opened ] || { echo denied; exit 1; } ;; esac; exec /bin/rm "$@"'
+    site = tools(rm=locked, chmod='[ "$1" != -R ] || : >{log}.opened; exec /bin/chmod "$@"')
+    job = wanted()
+    site.submit([job], 1)
+    site.remove([job.job.key], 1)
+    assert not (tmp_path / "base" / "jobs" / job.job.key).exists()
+    assert site.status([job.job.key])[job.job.key].run_by == "tombstone"
+
+
+@pytest.mark.parametrize("answer", [b"", b"\npart n claims\n"])
+def test_an_answer_that_makes_no_sense_is_a_lost_link(answer: bytes) -> None:
+    """A site that answers with the frame and without the parts ends no thread of ours."""
+    call = replace(commands.poll(commands.Place("/r", "/b"), 0.0), nonce="n")
+    with pytest.raises(LinkDown, match="answer to poll makes no sense"):
+        call.parse(Completed(0, b"begin n\n" + answer + b"\nend n\n"))
