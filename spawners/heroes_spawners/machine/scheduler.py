@@ -140,7 +140,7 @@ class Scheduler:
         try:
             script = Path((self._machine.folder / "jobs" / job.key / "script").read_text())
             child = start(script, self._machine.folder, job.key, job.job_id, self._allot(job))
-        except OSError:
+        except (OSError, subprocess.SubprocessError):
             self._close(replace(job, started_at=self._now()), State.NODE_FAIL, 0, self._now())
             return
         self._children[job.job_id] = child
