@@ -176,7 +176,7 @@ def enrol(work: Work, caller: Caller, wanted: Enrolment) -> Cluster:
 
 
 def remove(work: Work, caller: Caller, name: str) -> None:
-    """Delete a cluster; it must be drained or disabled first, and its jobs must have ended: nobody could follow them."""
+    """Delete a cluster; it must be drained or disabled first, and its jobs have ended: nobody could follow them."""
     one = managed(work, caller, name)
     if not (one.disabled or one.drained or one.status != READY):
         hint = f"Drain it first (heroes cluster change {name} --drained), and delete it when its jobs are done."
