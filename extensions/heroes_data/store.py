@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -82,8 +82,7 @@ _NEWEST = 0.3
 _MEASURABLE = 2**20
 
 
-@dataclass(frozen=True)
-class Copy:
+class Copy(NamedTuple):
     """An exact copy at a site as it was verified: what identifies content there and here."""
 
     path: str
@@ -214,7 +213,7 @@ def record_copies(work: Work, cluster: str, organisation: str, verified: Iterabl
     statement = statement.on_conflict_do_update(index_elements=["cluster", "path"], set_=changed)
     rows = [
         {
-            **vars(each), "inode": (each.inode + _TWO_63) % _TWO_64 - _TWO_63, "cluster": cluster,
+            **each._asdict(), "inode": (each.inode + _TWO_63) % _TWO_64 - _TWO_63, "cluster": cluster,
             "organisation": organisation, "verified_at": work.now,
         }
         for each in verified
