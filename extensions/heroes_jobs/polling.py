@@ -26,7 +26,7 @@ from heroes_jobs.events import (
 from heroes_jobs.following import Followed
 from heroes_jobs.machine import Want, wants
 from heroes_jobs.states import Ending, Exit, Outcome, Queued, Running, Seen, Stopping, Unsure
-from heroes_spawners.site import TERMINAL, Claim, Poll
+from heroes_spawners.site import CANARY, TERMINAL, Claim, Poll
 from heroes_spawners.site import Accounted as Account
 from heroes_spawners.site import Queued as Entry
 from heroes_spawners.site import State as JobState
@@ -36,6 +36,8 @@ TOMBSTONE = "tombstone"
 TOGETHER = 500
 #: How often a cursor is stored though nothing changed.
 NOTED_S = 60.0
+#: A probe has ended after this.
+CANARY_S = 1800.0
 _SHOWN = (Queued, Running, Stopping, Ending)
 
 
@@ -212,6 +214,7 @@ def _strangers(desk: Desk, queue: Sequence[Entry]) -> None:
     """Jobs under our account that nobody asked for: named like ours and in no book, or of an attempt that has ended.
     Cancelled when seen for the second time."""
     unknown = {entry.key for entry in queue if entry.key not in desk.following and ULID.fullmatch(entry.key)}
+    unknown -= {entry.key for entry in queue if _canary(entry, desk.now())}
     again, desk.strangers = sorted(unknown & desk.strangers), unknown
     if not again:
         return
@@ -226,6 +229,12 @@ def _strangers(desk: Desk, queue: Sequence[Entry]) -> None:
     if foreign:
         with desk.database.write() as work:
             _audit(work, desk, foreign)
+
+
+def _canary(entry: Entry, at: float) -> bool:
+    """Whether it is a job of a probe, which may look at a cluster that is in use. None of them takes that long."""
+    asked = _seconds(entry.submitted_at)
+    return entry.key.startswith(CANARY) and (asked is None or at - asked < CANARY_S)
 
 
 def _audit(work: Work, desk: Desk, foreign: list[str]) -> None:

@@ -23,6 +23,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+#: How the keys of canaries begin, the small jobs of a probe: a time at which no attempt was made.
+CANARY = "0" * 10
+
 
 @dataclass(frozen=True)
 class Shape:

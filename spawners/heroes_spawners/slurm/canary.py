@@ -17,7 +17,7 @@ from heroes_spawners.isolation import Bind, Facts, View, enclose, lock
 from heroes_spawners.programs import APPLICATIONS, ENGINES
 from heroes_spawners.runtime.bundle import PROGRAMS
 from heroes_spawners.runtime.shell import words
-from heroes_spawners.site import Accepted, Declined, Job, Shape, Submission
+from heroes_spawners.site import CANARY, Accepted, Declined, Job, Shape, Submission
 from heroes_spawners.slurm import parse
 from heroes_spawners.slurm.site import SlurmSite
 
@@ -52,7 +52,7 @@ def run(
 ) -> dict[str, Node]:
     """A canary in each partition, by partition. InvalidSpec when the site does not do what was asked; SchedulerDown
     when they do not run within `patience_s`."""
-    keys = {name: new_ulid() for name in partitions}
+    keys = {name: CANARY + new_ulid()[len(CANARY) :] for name in partitions}
     batch = [
         (Submission(Job(key, name, _SHAPE, ("/bin/true",))), files(site, key, facts)) for name, key in keys.items()
     ]

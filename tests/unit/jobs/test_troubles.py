@@ -16,6 +16,7 @@ from heroes_jobs import housekeeping, store
 from heroes_jobs.desk import EngineSettings
 from heroes_jobs.engine import Engine
 from heroes_jobs.model import Phase
+from heroes_spawners.site import CANARY, Job, Shape, State, Submission
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
 from tests.unit.jobs.world import FakeClusters, FakeMover, OneSite, World, spec, world
 
@@ -136,3 +137,16 @@ def test_a_link_that_is_cut_is_told_as_such(here: World) -> None:
     desk = here.engine.desk
     desk.fail(LinkDown("gone", hint=""))
     assert type(desk.trouble) is LinkDown
+
+
+def test_a_probe_of_a_cluster_in_use_keeps_its_canaries(here: World) -> None:
+    """They stand in no book, and are no strangers; what only pretends to be one is, once no probe lasts that long."""
+    canary = CANARY + "NDEKTSV4RRFFQ69G"
+    here.site._run = lambda _job: Outcome(7200.0)
+    here.site.submit([Submission(Job(canary, "cpu", Shape(walltime_s=9000), ("x",)))], 1)
+    for _ in range(4):
+        here.turn(10)
+    assert here.site._jobs[0].state is State.RUNNING
+    here.turn(1800)
+    here.turn(10)
+    assert here.site._jobs[0].state is State.CANCELLED
