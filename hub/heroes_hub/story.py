@@ -96,8 +96,9 @@ def follow(story: Story, options: Options) -> Run:
     story.step(f"Submit to {best.told.place} and watch")
     run = best.submit(labels={"story": "demo"})
     story.say(f"run {run.id}")
-    began, seen = time.monotonic(), 0
-    while run.state not in ENDED:
+    began, seen, state = time.monotonic(), 0, ""
+    while state not in ENDED:
+        state = run.state  # asked before the events: after the end all of them are there
         for event in run.events(after=seen):
             seen = event.number
             where = f"{event.step}[{event.index}]" if event.index else event.step
