@@ -58,7 +58,7 @@ class Spread:
         known = list(zip(LEVELS, (self.q10, self.q50, self.q85, self.q95), strict=True))
         for (low, below), (high, above) in pairwise(known):
             if level <= high:
-                return below + (above - below) * max(level - low, 0.0) / (high - low)
+                return min(below + (above - below) * max(level - low, 0.0) / (high - low), above)
         return self.q95
 
     def estimate(self, unit: str) -> Estimate:
