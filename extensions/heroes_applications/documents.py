@@ -34,6 +34,8 @@ class _Loader(_Base):  # type: ignore[misc]
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is no plain text", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -70,21 +72,24 @@ def _load(source: str) -> dict[str, Any]:
             hint="Keep large files in a bucket and name them as inputs.",
         )
     try:
-        _refuse_aliases_and_depth(source)
+        _refuse_what_is_not_plain(source)
         document = yaml.load(source, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 13th month, half a character
         raise InvalidSpec(f"the document is no YAML: {error}", hint="Correct the line that is named.") from None
     if not isinstance(document, dict):
         raise InvalidSpec(f"the document is a {type(document).__name__}", hint="Begin it with `name: …`.")
     return document
 
 
-def _refuse_aliases_and_depth(source: str) -> None:
-    # A few aliases of aliases describe a document of any size.
+def _refuse_what_is_not_plain(source: str) -> None:
+    # A few aliases of aliases describe a document of any size; tags make values of other kinds than JSON has.
     depth = 0
     for event in yaml.parse(source, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.YAMLError(f"anchors and aliases are not allowed, {event.start_mark}")
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise yaml.YAMLError(f"tags such as {tag} are not allowed, {event.start_mark}")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:

@@ -107,6 +107,10 @@ def test_tells_the_mistake(old: str, new: str, told: str) -> None:
         ("a: !!python/object/apply:os.system ['true']", "no YAML"),
         ("x" * (MAX_TEXT + 1), "more than 2000000"),
         ("a: \x00", "no YAML"),
+        ("{{parameter}}", "a key is no plain text"),
+        ("a: 2026-13-45", "no YAML"),
+        ("a: !!bool x", "tags such as tag:yaml.org,2002:bool are not allowed"),
+        ("a: !!timestamp x", "are not allowed"),
     ],
 )
 def test_refuses_what_is_no_plain_document(source: str, told: str) -> None:
