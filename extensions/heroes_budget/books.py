@@ -18,6 +18,7 @@ from heroes_budget.model import ORGANISATION, OVERRUN, Counter, Window, months_b
 from heroes_budget.store import ledger_account as account
 from heroes_budget.store import ledger_credit
 from heroes_budget.store import ledger_entry as entry
+from heroes_core.store import read_instant
 from heroes_core.work import Work
 
 #: As `counters_of` takes them.
@@ -165,9 +166,16 @@ def cursor(row: sa.Row[Any]) -> str:
 def _from_cursor(text: str) -> tuple[datetime, str, int]:
     try:
         at, key, step = text.split(" ")
-        return datetime.fromisoformat(at), key, int(step)
+        return read_instant(at), key, _small(step)
     except ValueError:
         raise InvalidSpec(f"{text!r} is no cursor.", hint="Take `next` of the page before.") from None
+
+
+def _small(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise ValueError(f"{text} is no step")
+    return number
 
 
 def money(micros: int, currency: str) -> Money:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import sqlalchemy as sa
+from pydantic import Field
 
 from heroes.api import core as api
-from heroes.api.model import Empty, Page
+from heroes.api.model import Empty, Model, Page
 from heroes.api.registry import parse
 from heroes_core.metrics import exposition
 from heroes_core.module import Call, Module
@@ -64,5 +65,5 @@ def audit(call: Call, request: Page) -> api.AuditRecords:
     return api.AuditRecords(items=items, next=str(rows[-1].sequence) if len(rows) == request.limit else None)
 
 
-class _Cursor(Page):
-    after: int  # type: ignore[assignment]
+class _Cursor(Model):
+    after: int = Field(ge=0)

@@ -138,7 +138,7 @@ class OperationHandler(JupyterHandler):
             return parse(operation.request, {**self._query(operation), **path}, strings=True)
         try:
             body = json.loads(self.request.body or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidSpec(f"The body is not JSON: {error}.", hint="Send a JSON object.") from None
         if not isinstance(body, dict):
             raise InvalidSpec("The body is not a JSON object.", hint="Send a JSON object.")

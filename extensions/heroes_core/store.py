@@ -41,6 +41,14 @@ class Instant(sa.TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
+def read_instant(text: str) -> datetime:
+    """The aware time that a cursor names in ISO form; ValueError for anything else."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    return at
+
+
 class JSONText(sa.TypeDecorator[Any]):
     """A JSON value kept as text: the same bytes come back, on both databases."""
 

@@ -199,7 +199,7 @@ def remove_grant(work: Work, caller: Caller, bucket: str, kind: str, name: str) 
 
 def transfers(work: Work, caller: Caller, before: str, limit: int) -> Sequence[sa.Row[Any]]:
     """The log, newest first: one's own, or all for those who manage data."""
-    if before and not before.isdecimal():
+    if before and not (before.isdecimal() and len(before) <= 18):
         raise InvalidSpec(f"after: {before!r} is no cursor of this list.", hint="Use `next` of the page before.")
     user = None if "data:manage" in caller.rights else caller.user
     return store.list_transfers(work, caller.organisation, user, int(before or 0), limit)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from heroes.api import decision as api
 from heroes.api.errors import InvalidSpec
 from heroes.api.units import Grams, Joules, Money, Seconds
+from heroes_core.store import read_instant
 from heroes_core.work import Work
 from heroes_decision import history, store
 from heroes_decision.history import Job
@@ -148,6 +149,6 @@ def _cursor(after: str) -> tuple[datetime, str] | None:
         return None
     at, _, key = after.partition(" ")
     try:
-        return datetime.fromisoformat(at), key
+        return read_instant(at), key
     except ValueError:
         raise InvalidSpec(f"after: {after!r} is no cursor.", hint="Use `next` of the page before.") from None

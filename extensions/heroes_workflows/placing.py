@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from heroes.api import decision as decision_api
 from heroes.api import workflows as api
 from heroes.api.errors import InvalidSpec, OverBudget, Refused, Unavailable
+from heroes.api.registry import parse
 from heroes.api.units import Money
 from heroes_applications import service as applications
 from heroes_applications.model import StepPlan, render
@@ -74,11 +75,10 @@ def _wanted(request: api.Submit) -> decision_api.Decide:
             detail={"field": "template"},
         )  # fmt: skip
     place = _place(request)
-    return decision_api.Decide(
-        template=request.template, version=request.version, parameters=request.parameters, inputs=request.inputs,
-        policy=request.policy, weights=request.weights, deadline_s=request.deadline_s, max_cost=request.max_cost,
-        project=request.project, places=(place,) if place else (),
-    )  # fmt: skip
+    brought = ("template", "version", "parameters", "inputs", "policy", "weights", "deadline_s", "max_cost", "project")
+    asked = {name: getattr(request, name) for name in brought}
+    made: decision_api.Decide = parse(decision_api.Decide, asked | {"places": (place,) if place else ()})
+    return made
 
 
 def _place(request: api.Submit) -> str:

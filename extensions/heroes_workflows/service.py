@@ -77,7 +77,10 @@ def _jobs_after(work: Work, run: sa.Row[Any], after: str, limit: int) -> tuple[S
 def _cursor(after: str) -> tuple[int, int]:
     position, _, index = (after or "-1.-1").partition(".")
     try:
-        return int(position), int(index)
+        found = int(position), int(index)
+        if max(map(abs, found)) >= 2**31:
+            raise ValueError(after)
+        return found
     except ValueError:
         raise InvalidSpec(f"after: {after!r} is no cursor", hint="Use `next` of the page before.") from None
 

@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints
 
 from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound
 from heroes.api.ids import NAME
-from heroes.api.model import Empty, Model, Page
+from heroes.api.model import LARGEST, Empty, Model, Page
 from heroes.api.registry import SIGNED_IN, Operation
 
 #: Names of parameters and inputs: they are variables of expressions too.
@@ -225,7 +225,7 @@ class GetTemplate(Model):
     """A template by name; version 0 means the latest."""
 
     workflow_template_id: Slug
-    version: int = Field(default=0, ge=0)
+    version: int = Field(default=0, ge=0, le=LARGEST)
 
 
 class PublishTemplate(Model):

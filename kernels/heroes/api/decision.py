@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 
 from heroes.api.applications import Slug, Variable
 from heroes.api.errors import Conflict, InvalidSpec, NoPlacement, NotAllowed, NotFound
-from heroes.api.model import Empty, Estimate, Model, MoneyEstimate, Page
+from heroes.api.model import LARGEST, Empty, Estimate, Model, MoneyEstimate, Page
 from heroes.api.registry import SIGNED_IN, Operation
 from heroes.api.units import Grams, Joules, Money, Seconds
 
@@ -33,7 +33,7 @@ class Decide(Model):
     """What is to be run, and what counts."""
 
     template: Slug
-    version: int = Field(default=0, ge=0, description="version of the template; 0 is the latest")
+    version: int = Field(default=0, ge=0, le=LARGEST, description="version of the template; 0 is the latest")
     parameters: dict[Variable, Any] = {}
     inputs: dict[Variable, str] = Field(default={}, description="objects as bucket/key")
     policy: PolicyName | Literal[""] = Field(default="", description="how places are ranked; empty: the default")

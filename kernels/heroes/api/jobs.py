@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from heroes.api.errors import Conflict, NotAllowed, NotFound, Unavailable
-from heroes.api.model import Empty, Model, Page
+from heroes.api.model import LARGEST, Empty, Model, Page
 from heroes.api.registry import SIGNED_IN, Operation
 from heroes.api.units import Money, Seconds
 
@@ -89,7 +89,7 @@ class ReadLog(Model):
 
     instance: str = Field(max_length=64)
     step: str = Field(max_length=64)
-    index: int = Field(default=0, ge=0)
+    index: int = Field(default=0, ge=0, le=LARGEST)
     stream: Literal["stdout", "stderr"] = "stdout"
     offset: int = Field(default=0, ge=0)
     limit: int = Field(default=65536, ge=1, le=2**20)

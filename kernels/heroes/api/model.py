@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from heroes.api.units import Money
 
+#: The largest whole number that a column of either database holds: versions, positions and sizes go no further.
+LARGEST = 2**31 - 1
+
 
 class Model(BaseModel):
     """A value of the contract: frozen, and closed to fields that it does not declare."""

@@ -12,11 +12,12 @@ is the raw bytes; a `download` answers raw bytes. The rule is the same for serve
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from heroes.api.errors import HeroesError, InvalidSpec
@@ -48,6 +49,8 @@ RIGHTS = frozenset(
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 _IN_PATH = re.compile(r"{([a-z_]+)}")
+#: How deep values within values may go.
+_DEEPEST = 40
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,56 @@ def parse(model: type[Model], values: dict[str, Any], *, strings: bool = False) 
 
     `strings`: the values came as text from a path or query, so that "3" is a number."""
     try:
-        if strings:
-            return model.model_validate(values, strict=False)
-        return model.model_validate(values)
+        made = model.model_validate(values, strict=False) if strings else model.model_validate(values)
     except ValidationError as error:
         raise _told(error) from None
+    _check_plain(made, "")
+    return made
+
+
+def _check_plain(value: Any, where: str, depth: int = 0) -> None:
+    """InvalidSpec for what neither JSON nor a database holds: NUL and halves of characters in text, whole numbers
+    beyond 64 bits, numbers that are none; and for values within values without end."""
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, str):
+        if not _is_text(value):
+            raise _odd(where, "holds a NUL or half a character", "Send whole characters, none of them NUL.")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise _odd(where, f"{_short(value)} is beyond 64 bits", "Send a smaller number.")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _odd(where, f"{value} is no number", "Send a finite number.")
+    elif depth > _DEEPEST:
+        raise _odd(where.partition(".")[0], f"has more than {_DEEPEST} levels", "Send a flatter value.")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_plain(key, where, depth + 1)
+            _check_plain(each, _joined(where, key), depth + 1)
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            _check_plain(each, _joined(where, number), depth + 1)
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            _check_plain(getattr(value, name), _joined(where, name), depth + 1)
+
+
+def _is_text(value: str) -> bool:
+    if "\0" in value:
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _joined(where: str, name: object) -> str:
+    return f"{where}.{name}" if where else str(name)
+
+
+def _odd(where: str, problem: str, hint: str) -> InvalidSpec:
+    return InvalidSpec(f"{where}: {problem}", hint=hint, detail={"fields": [{"field": where, "problem": problem}]})
 
 
 def _told(error: ValidationError) -> InvalidSpec:

@@ -15,7 +15,7 @@ from heroes.api.applications import Slug, Variable
 from heroes.api.decision import PolicyName, Weights
 from heroes.api.errors import Conflict, InvalidSpec, NoPlacement, NotAllowed, NotFound, OverBudget
 from heroes.api.ids import ULID
-from heroes.api.model import Model, Page
+from heroes.api.model import LARGEST, Model, Page
 from heroes.api.registry import SIGNED_IN, Operation
 from heroes.api.telemetry import Energy
 from heroes.api.units import Grams, Money, Seconds
@@ -35,7 +35,7 @@ class Submit(Model):
     cluster: str = Field(default="", description="where to run; empty: the best of the decision")
     queue: str = Field(default="", description="queue of the cluster; needed with `cluster`")
     template: str = Field(default="", description="name of a workflow, where there is no decision")
-    version: int = Field(default=0, ge=0, description="version of the template; 0 is the latest")
+    version: int = Field(default=0, ge=0, le=LARGEST, description="version of the template; 0 is the latest")
     parameters: dict[Variable, Any] = {}
     inputs: dict[Variable, str] = Field(default={}, description="objects as bucket/key")
     policy: PolicyName | Literal[""] = Field(default="", description="how places are ranked; empty: the default")
@@ -168,7 +168,7 @@ class AskEvents(Model):
     """The events of a run after number `after`; waits for the next one, `wait` seconds at most."""
 
     workflow_instance_id: RunId
-    after: int = Field(default=0, ge=0)
+    after: int = Field(default=0, ge=0, le=LARGEST)
     wait: float = Field(default=0, ge=0, le=30, description="seconds")
     limit: int = Field(default=200, ge=1, le=1000)
 

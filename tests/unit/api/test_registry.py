@@ -31,3 +31,32 @@ def test_a_bad_value_is_named(model: type[Model], values: dict[str, Any], field:
     assert words in told.value.message
     assert told.value.hint == f"Correct {field} and send it again."
     assert {each["field"] for each in told.value.detail["fields"]} == {field}
+
+
+#: What is sent as a parameter or label, and what is said of it.
+ODD: list[tuple[Any, str]] = [
+    ("a\x00b", "parameters.a: holds a NUL or half a character"),
+    ("\ud800", "parameters.a: holds a NUL or half a character"),
+    (2**63, "parameters.a: 9223372036854775808 is beyond 64 bits"),
+    (float("nan"), "parameters.a: nan is no number"),
+    ({"b": [1, float("inf")]}, "parameters.a.b.1: inf is no number"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), ODD)
+def test_what_no_database_holds_is_refused(value: Any, words: str) -> None:
+    """Values that JSON text or a database cannot keep are named, wherever they are."""
+    with pytest.raises(InvalidSpec) as told:
+        parse(workflows.Submit, {"parameters": {"a": value}})
+    assert told.value.message == words
+
+
+def test_values_within_values_end_somewhere() -> None:
+    """Lists in lists beyond forty levels are refused; what people send is not."""
+    deep: list[Any] = []
+    for _ in range(100):
+        deep = [deep]
+    with pytest.raises(InvalidSpec, match="parameters: has more than 40 levels"):
+        parse(workflows.Submit, {"parameters": {"a": deep}})
+    fine = {"a": [[1, 2], ["ü", 2**63 - 1]]}
+    assert parse(workflows.Submit, {"parameters": fine}).parameters == fine
