@@ -160,8 +160,8 @@ def over_budget(counter: Counter, amount: int) -> OverBudget:
     short = line.after - line.limit
     whose = "HEROES billing for credit" if counter.holder == ORGANISATION else "whoever does your billing for more"
     return OverBudget(
-        f"{line.name}: {line.limit} is too little by {short}. {line.posted} is spent, {line.pending} is reserved, and "
-        f"this needs up to {Money(micros=amount, currency=counter.currency)}.",
+        f"{line.name}: {line.limit} is too little by {short.exact()}. {line.posted} is spent, {line.pending} is "
+        f"reserved, and this needs up to {Money(micros=amount, currency=counter.currency)}.",
         hint=f"Ask {whose}, choose a cheaper place, or ask for less time.",
         detail={
             "budget": line.name,

@@ -239,8 +239,8 @@ def _check_room(made: Counter, limit: Money) -> None:
     used = Money(micros=made.posted + made.pending, currency=limit.currency)
     if used > limit:
         raise InvalidSpec(
-            f"{made.name}: {used} is spent or reserved already, more than {limit}.",
-            hint=f"The least limit now is {used}; with it nothing more is spent.",
+            f"{made.name}: {used.exact()} is spent or reserved already, more than {limit.exact()}.",
+            hint=f"The least limit now is {used.exact()}; with it nothing more is spent.",
             detail={"fields": [{"field": "limit", "problem": f"less than {used}", "value": str(limit)}]},
         )
 

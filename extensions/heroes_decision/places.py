@@ -275,7 +275,8 @@ def dear(worst: Money, most: Money) -> No | None:
     """The worst case must be within the most that it may cost."""
     if worst <= most:
         return None
-    return No("max_cost", f"at worst it costs {worst}, and at most {most} is allowed", f"Allow {worst}.")
+    reason = f"at worst it costs {worst.exact()}, and at most {most.exact()} is allowed"
+    return No("max_cost", reason, f"Allow {worst.exact()}.")
 
 
 def predicted(job: JobFigures, here: Here) -> dict[str, object]:

@@ -243,8 +243,8 @@ def _limits(work: Work, payer: Payer, request: api.Decide, found: _Candidate) ->
     lines = budget.preview(work, payer, found.reserved)
     for line in lines:
         if line.limit is not None and line.after > line.limit:
-            over = line.after - line.limit
-            reason = f"at worst it costs {found.reserved}, {over} more than {line.name} has left"
+            over = (line.after - line.limit).exact()
+            reason = f"at worst it costs {found.reserved.exact()}, {over} more than {line.name} has left"
             return No("budget", reason, f"Raise {line.name} by {over}, or ask for less.")
     effects = tuple(
         api.BudgetEffect(name=line.name, limit=line.limit, before=line.posted + line.pending, after=line.after)

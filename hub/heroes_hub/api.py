@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 
 from heroes_clusters.keys import Vault
@@ -52,7 +54,8 @@ def main() -> int:
     logs.set_up("heroes-api")
     server = build(home, load(home.settings_file))
     server.start()
-    return 0
+    logging.shutdown()
+    os._exit(0)  # a thread may wait for the rest of an upload for ever; whatever it has not committed is undone
 
 
 if __name__ == "__main__":

@@ -184,6 +184,11 @@ class Money(BaseModel):
         shown = f"{amount:,.2f}" if abs(amount) >= 1 else f"{amount:.4f}" if abs(self.micros) >= 100 else f"{amount:f}"
         return f"{shown} {self.currency}"
 
+    def exact(self) -> str:
+        """The amount to the last micro-unit, for whoever is to type it again."""
+        amount = Decimal(self.micros) / MICRO
+        return f"{amount:.2f} {self.currency}" if self.micros % 10_000 == 0 else f"{amount:f} {self.currency}"
+
 
 def round_up(micros: Decimal) -> int:
     """Reservations round up, so that a settlement never exceeds its reservation by rounding."""

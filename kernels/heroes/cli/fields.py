@@ -65,9 +65,12 @@ class JSONType(click.ParamType[Any]):
 
 
 class PairType(click.ParamType[Any]):
-    """NAME=VALUE; the value is JSON where it reads as such (80, true, [1,2]), else text."""
+    """NAME=VALUE; the value is JSON where it reads as such (80, true, [1,2]), else text. `text`: it is always text."""
 
     name = "name=value"
+
+    def __init__(self, *, text: bool = False) -> None:
+        self._text = text
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The pair."""
@@ -76,10 +79,11 @@ class PairType(click.ParamType[Any]):
         name, equals, text = value.partition("=")
         if not equals or not name:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, _json_or_text(text)
+        return name, text if self._text else json_or_text(text)
 
 
-def _json_or_text(text: str) -> Any:
+def json_or_text(text: str) -> Any:
+    """JSON where it reads as such, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -148,7 +152,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         common.update(required=False, prompt=field.is_required(), hide_input=True)
         return click.Option(words, **common)
     if typing.get_origin(kind) is dict or kind in (dict, Mapping):
-        return click.Option(words, type=PairType(), multiple=True, **common)
+        _, inner = typing.get_args(kind) or (str, Any)
+        return click.Option(words, type=PairType(text=bare(inner) is str), multiple=True, **common)
     if _is_many(kind):
         inner = typing.get_args(kind)[0] if typing.get_args(kind) else str
         return click.Option(words, type=click_type(inner), multiple=True, **common)

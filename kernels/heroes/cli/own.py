@@ -11,7 +11,7 @@ import click
 from heroes.api import applications
 from heroes.api import workflows as api
 from heroes.api.errors import InvalidSpec
-from heroes.cli.fields import PairType, argument
+from heroes.cli.fields import PairType, argument, json_or_text
 from heroes.cli.output import show, show_json, show_sheet
 from heroes.cli.verbs import OUTPUT, platform
 
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 def _placing() -> list[click.Parameter]:
     """What `workflow decide` and `workflow submit` have in common."""
     return [
-        click.Option(["--parameter", "-p"], type=PairType(), multiple=True, help="a parameter, for instance cells=80"),
-        click.Option(["--input", "-i", "inputs"], type=PairType(), multiple=True, help="an input, name=bucket/key"),
+        click.Option(
+            ["--parameter", "-p"], type=PairType(text=True), multiple=True, help="a parameter, for instance cells=80"
+        ),
+        click.Option(
+            ["--input", "-i", "inputs"], type=PairType(text=True), multiple=True, help="an input, name=bucket/key"
+        ),
         click.Option(["--policy", "-P"], default="", help="how places are ranked (`workflow policies`)"),
         click.Option(["--deadline"], help='time until it must be done, for instance "2 h"'),
         click.Option(["--max-cost"], help='most that it may cost, for instance "5 EUR"'),
@@ -46,9 +50,15 @@ def _options(found: Heroes, workflow: str, asked: dict[str, Any], places: tuple[
         max_cost=asked["max_cost"],
         project=asked["project"],
         places=places,
-        parameters=dict(asked["parameter"]),
-        inputs={name: str(value) for name, value in asked["inputs"]},
+        parameters={name: _typed(chosen.template, name, text) for name, text in asked["parameter"]},
+        inputs=dict(asked["inputs"]),
     )
+
+
+def _typed(template: applications.Template, name: str, text: str) -> Any:
+    """What was typed for a parameter: text stays as it is where text is wanted, also when it reads as a number."""
+    declared = template.parameters.get(name)
+    return text if declared is not None and declared.type in ("string", "choice", "file") else json_or_text(text)
 
 
 def _number_or_text(text: str | None) -> str | float | None:
@@ -66,7 +76,7 @@ def submit(workflow: str | None, output: str, decision: str, place: str, follow:
     """Submit a workflow to the best place, to the one named, or as decided before (--decision ID --place PLACE)."""
     if bool(workflow) == bool(decision):
         raise click.UsageError("name a workflow, or a decision with --decision")
-    labels = {name: str(value) for name, value in asked.pop("label")}
+    labels = dict(asked.pop("label"))
     with platform() as found:
         run = _by_decision(found, decision, place, labels, asked["project"]) if decision else None
         if run is None:
@@ -198,7 +208,7 @@ OWN: dict[str, click.Command] = {
         *_placing(),
         click.Option(["--decision"], default="", help="id of a decision made before"),
         click.Option(["--place"], default="", help="where to run, as cluster/queue (default: the best)"),
-        click.Option(["--label", "-l"], type=PairType(), multiple=True, help="a label, name=value"),
+        click.Option(["--label", "-l"], type=PairType(text=True), multiple=True, help="a label, name=value"),
         click.Option(["--follow", "-f"], is_flag=True, help="follow it until it has ended"),
         OUTPUT,
     ),

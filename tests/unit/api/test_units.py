@@ -46,6 +46,13 @@ def test_money_is_exact() -> None:
         Money.of("0.0000001")
 
 
+@pytest.mark.parametrize("amount", ["0", "0.006945", "1.010045", "12345.5", "-3", "0.000001"])
+def test_money_is_told_exactly_where_it_is_to_be_typed_again(amount: str) -> None:
+    """What `exact` says is read back as the same amount."""
+    number, currency = Money.of(amount, "CHF").exact().split(" ")
+    assert Money.of(number, currency) == Money.of(amount, "CHF")
+
+
 def test_units_do_not_mix() -> None:
     """Joules and seconds, euros and dollars, neither add nor compare."""
     with pytest.raises(TypeError):

@@ -59,6 +59,15 @@ def test_submitting_to_the_best(heroes: Heroes, api: FakeApi) -> None:
     assert (asked["decision"], asked["cluster"], asked["labels"]) == ("d1", "alpha", {"case": "a"})
 
 
+def test_text_stays_as_it_was_typed(heroes: Heroes, api: FakeApi) -> None:
+    """What is text, and only reads as a number, a truth or a list, arrives as typed; numbers arrive as numbers."""
+    words = ("-p", "scheme=true", "-p", "cells=8", "-i", "mesh=1", "-l", "case=1.0", "-l", "good=true", "-l", "x=[1]")
+    assert heroes("workflow", "submit", "cavity", *words).status == 0
+    asked = asked_of(api, DECIDE)
+    assert (asked["parameters"], asked["inputs"]) == ({"scheme": "true", "cells": 8}, {"mesh": "1"})
+    assert asked_of(api, "/organization/workflow/submit")["labels"] == {"case": "1.0", "good": "true", "x": "[1]"}
+
+
 def test_submitting_to_a_place(heroes: Heroes, api: FakeApi) -> None:
     """A place may be named."""
     assert heroes("workflow", "submit", "cavity", "--place", "cumulus/spot").status == 0

@@ -397,7 +397,7 @@ def test_other_modules_ask_what_an_object_is(platform: Platform) -> None:
     for key, error in {"none": NotFound, "none/": NotFound, "../x": InvalidSpec}.items():
         with pytest.raises(error, match=key):
             service.object_info(platform.objects, "acme", "ada", key)
-    with pytest.raises(NotFound, match="There is no object carl/first.csv"):
+    with pytest.raises(NotFound, match=r"There is no object carl/first\.csv"):
         service.object_info(platform.objects, "acme", "carl", "first.csv")
     page = service.results(platform.objects, "acme", "ada", "in/", limit=2)
     assert [each.key for each in page.objects] == ["in/a", "in/b"]

@@ -125,7 +125,7 @@ def test_a_place_that_a_budget_excludes_says_by_how_much(platform: Platform) -> 
     assert [each.place for each in answer.alternatives] == ["alpha/cpu"]
     (lost,) = answer.rejected
     assert (lost.place, lost.constraint) == ("beta/cpu", "budget")
-    assert str(dear - cheap) in lost.reason
+    assert (dear - cheap).exact() in lost.reason
     with platform.database.write() as work:
         budget.credit(work, "acme", -cheap, "test", "setup")
     with pytest.raises(OverBudget, match="credit of acme"):
