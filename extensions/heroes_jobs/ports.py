@@ -22,8 +22,18 @@ class Sites(Protocol):
 class Mover(Protocol):
     """Moves data between the object store and a cluster, verified."""
 
-    def stage_in(self, site: Site, cluster: str, organisation: str, user: str, objects: Sequence[ObjectRef]) -> Moved:
-        """See that each object stands below `data/`; `staged` tells where. `Refused` where one does not exist."""
+    def stage_in(
+        self,
+        site: Site,
+        cluster: str,
+        organisation: str,
+        user: str,
+        objects: Sequence[ObjectRef],
+        *,
+        epoch: int | None = None,
+    ) -> Moved:
+        """See that each object stands below `data/`; `staged` tells where. `Refused` where one does not exist. With the
+        lease's `epoch`, copies of what has gone from a folder are deleted."""
 
     def stage_out(
         self, site: Site, cluster: str, organisation: str, user: str, sealed: Sequence[SealedFolder]

@@ -62,12 +62,13 @@ def _by_user(attempts: Sequence[Followed]) -> dict[tuple[str, str], list[Followe
 
 def _bringing(desk: Desk, lane: tuple[str, str], group: list[Followed]) -> Callable[[], Brought]:
     site, mover, cluster, (organisation, user) = desk.site, desk.mover, desk.cluster, lane
+    epoch = desk.epoch
     wanted = {each.key: each.spec.inputs for each in group}
 
     def bring(asked: dict[str, tuple[InputRef, ...]]) -> Brought:
         objects = {ObjectRef(i.bucket, i.key, i.etag, i.size) for inputs in asked.values() for i in inputs}
         ordered = sorted(objects, key=lambda ref: (ref.bucket, ref.key))
-        moved = mover.stage_in(site, cluster, organisation, user, ordered)
+        moved = mover.stage_in(site, cluster, organisation, user, ordered, epoch=epoch)
         return Brought({key: _mounts(inputs, moved.staged) for key, inputs in asked.items()}, moved.bytes, {})
 
     def call() -> Brought:

@@ -54,7 +54,16 @@ class FakeMover:
     delivered: list[SealedFolder] = field(default_factory=list)
     calls: int = 0
 
-    def stage_in(self, _site: Site, _cluster: str, organisation: str, user: str, objects: Sequence[ObjectRef]) -> Moved:
+    def stage_in(
+        self,
+        _site: Site,
+        _cluster: str,
+        organisation: str,
+        user: str,
+        objects: Sequence[ObjectRef],
+        *,
+        epoch: int | None = None,
+    ) -> Moved:
         self._called()
         for each in objects:
             if each.key in self.missing:
