@@ -24,6 +24,8 @@ _RATIO_PRIOR = (0.0005, 0.01, 0.08, 0.35, 1.0)
 #: Seconds in a queue with free cores, and in one without.
 _WAIT_FREE = (0.0, 1.0, 3.0, 10.0, 60.0)
 _WAIT_BUSY = (30.0, 300.0, 1800.0, 7200.0, 28800.0)
+#: The same on the platform's own machine, which has few users and short queues.
+_WAIT_BUSY_HERE = (1.0, 10.0, 60.0, 300.0, 1200.0)
 #: Ratio of power used to power modelled, and of memory used to memory asked for.
 _POWER_PRIOR = (0.7, 0.9, 1.0, 1.1, 1.3)
 _MEMORY_PRIOR = (0.05, 0.2, 0.4, 0.7, 1.0)
@@ -99,10 +101,13 @@ def _known(level: Level, held: Sequence[Seen]) -> Known:
     )
 
 
-def wait(rings: Mapping[str, Sequence[Sequence[float]]], cluster: str, queue: str, free: bool) -> Spread:
-    """Seconds in a queue, from what was waited there in the same state."""
+def wait(
+    rings: Mapping[str, Sequence[Sequence[float]]], cluster: str, queue: str, free: bool, *, own: bool = False
+) -> Spread:
+    """Seconds in a queue, from what was waited there in the same state; `own`: it is the platform's own machine."""
     held = [each[0] for each in rings.get(place_key(cluster, queue, free), ())]
-    return _mixed(held, _WAIT_FREE if free else _WAIT_BUSY)
+    busy = _WAIT_BUSY_HERE if own else _WAIT_BUSY
+    return _mixed(held, _WAIT_FREE if free else busy)
 
 
 def _mixed(observed: Sequence[float], prior: Sequence[float]) -> Spread:

@@ -24,6 +24,7 @@ from heroes_applications.service import Published
 from heroes_budget import service as budget
 from heroes_budget.model import Payer
 from heroes_clusters import service as clusters
+from heroes_clusters.model import MACHINE
 from heroes_core.work import Caller, Database, Work
 from heroes_data import service as data
 from heroes_data.model import ObjectRef
@@ -220,7 +221,8 @@ def _estimate(
     rings: Mapping[str, Sequence[Sequence[float]]], objects: Objects,
 ) -> _Candidate:  # fmt: skip
     cluster, queue = here.place.cluster.name, here.place.queue.name
-    waits = {free: history.wait(rings, cluster, queue, free) for free in (True, False)}
+    own = here.place.cluster.kind == MACHINE
+    waits = {free: history.wait(rings, cluster, queue, free, own=own) for free in (True, False)}
     made: dict[tuple[Any, ...], JobFigures] = {}
     held = []
     for plan in plans:

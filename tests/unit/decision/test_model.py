@@ -105,6 +105,8 @@ def test_evidence_narrows_the_interval() -> None:
 def test_waits_depend_on_free_cores() -> None:
     """A full queue waits longer than one with free cores, until it was seen otherwise."""
     assert history.wait({}, "alpha", "cpu", free=True).q50 < history.wait({}, "alpha", "cpu", free=False).q50
+    busy = history.wait({}, "local", "small", free=False, own=True)
+    assert busy.q95 <= 1800 < history.wait({}, "alpha", "cpu", free=False).q95
     seen = {place_key("alpha", "cpu", free=False): [[5.0]] * 40}
     assert history.wait(seen, "alpha", "cpu", free=False).q50 == pytest.approx(5, abs=1)
 
