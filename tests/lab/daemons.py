@@ -141,13 +141,7 @@ def controller_up(cluster: LabCluster) -> bool:
 
 def trouble(cluster: LabCluster) -> str:
     """Why the cluster does not take jobs, "" when it does. A node drained by somebody is no trouble."""
-    if not cluster.keeper_pid:
-        return "not running"
-    names = ["slurmctld.pid", "sshd.pid"]
-    if cluster.accounting:
-        names += ["mariadbd.pid", "slurmdbd.pid", *(f"slurmd.{node}.pid" for node in cluster.nodes)]
-    dead = [name.removesuffix(".pid") for name in names if not read_pid(cluster.run_folder / name)]
-    if dead:
+    if dead := missing(cluster):
         return f"not running: {', '.join(dead)}"
     try:
         states = node_states(cluster)
@@ -155,6 +149,14 @@ def trouble(cluster: LabCluster) -> str:
         return str(error)
     unwell = [node for node, state in states.items() if "down" in state or "unknown" in state or "*" in state]
     return f"nodes not well: {', '.join(unwell)}" if unwell else ""
+
+
+def missing(cluster: LabCluster) -> list[str]:
+    """Which of the cluster's daemons do not run."""
+    names = ["munged", "slurmctld", "sshd"]
+    if cluster.accounting:
+        names += ["mariadbd", "slurmdbd", *(f"slurmd.{node}" for node in cluster.nodes)]
+    return [name for name in names if not read_pid(cluster.run_folder / f"{name}.pid")]
 
 
 def node_states(cluster: LabCluster) -> dict[str, str]:

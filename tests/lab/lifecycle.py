@@ -18,13 +18,15 @@ from pathlib import Path
 
 from tests.lab import config, daemons, packages, processes
 from tests.lab.cluster import LabCluster, finish
-from tests.lab.wait import LabError
+from tests.lab.wait import LabError, wait_for
 
 DEFAULT = Path("/var/tmp/heroes-lab")
 FIRST_PORT = 20000
 #: Ports of one lab, half of them for each cluster; the blocks end below the kernel's own range.
 BLOCK = 40
 SLOTS = 300
+#: How long a cluster that is not well is given before it is started anew.
+PATIENCE_S = 90.0
 #: Longest path of a state folder, so that its Unix sockets stay below their limit of 107 bytes.
 LONGEST = 60
 
@@ -84,13 +86,22 @@ def up(root: Path | None = None) -> Lab:
 
 def bring_up(lab: Lab, cluster: LabCluster) -> None:
     """Start a cluster unless it is well; a half-dead one is ended first and started from its saved files."""
-    if not daemons.trouble(cluster):
+    if not daemons.missing(cluster) and recovers(cluster):
         return
     print(f"lab: starting {cluster.name}", flush=True)
     processes.sweep(cluster.root, cluster.account)
     make_account(cluster)
     make_folders(cluster)
     daemons.start_all(cluster)
+
+
+def recovers(cluster: LabCluster) -> bool:
+    """Whether a cluster whose daemons all run is well, or gets well: on a busy machine a node may answer late."""
+    try:
+        wait_for(f"{cluster.name} is well", lambda: not daemons.trouble(cluster), PATIENCE_S, pause=0.5)
+    except LabError:
+        return False
+    return True
 
 
 def down(root: Path | None = None) -> None:

@@ -4,6 +4,7 @@ inside the cluster, whatever PATH the caller has, and is taken away again. Root'
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.cluster import LabCluster
+from tests.lab.cluster import LabCluster, read_pid
 from tests.lab.wait import LabError
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sinfo", "srun", "sacctmgr", "sstat", "sprio")
@@ -91,31 +92,44 @@ class Calls:
 def watched(cluster: LabCluster, delay_s: float = 0.0, seed: int = 0) -> Iterator[Calls]:
     """Write down every scheduler command of the account; hold each sbatch up for 0 to `delay_s` seconds, drawn from
     `seed`. One at a time on a cluster."""
+    take(cluster)
     prepare(cluster, delay_s, seed)
-    mounted: list[str] = []
     try:
         for command in COMMANDS:
-            target = f"/usr/bin/{command}"
-            cluster.run("mount", "--bind", str(cluster.root / "wrap" / command), target)
-            mounted.append(target)
+            cluster.run("mount", "--bind", str(cluster.root / "wrap" / command), f"/usr/bin/{command}")
         yield Calls(cluster.root / "calls" / "log")
     finally:
-        for target in mounted:
-            # Lazily: a call that is still running keeps its wrapper open.
+        unwrap(cluster)
+        (cluster.root / "calls" / "owner").unlink()
+
+
+def take(cluster: LabCluster) -> None:
+    """Be the only one who watches; wrappers of a process that was killed are taken away."""
+    owner = cluster.root / "calls" / "owner"
+    owner.parent.mkdir(exist_ok=True)
+    if read_pid(owner):
+        raise LabError(f"the commands of {cluster.name} are watched already, by process {read_pid(owner)}")
+    if owner.exists():
+        unwrap(cluster)
+    owner.write_text(str(os.getpid()))
+
+
+def unwrap(cluster: LabCluster) -> None:
+    """Put the real commands back. Lazily: a call that is still running keeps its wrapper open."""
+    mounts = Path(f"/proc/{cluster.keeper_pid}/mounts").read_text().splitlines()
+    for target in [line.split()[1] for line in mounts]:
+        if target in {f"/usr/bin/{command}" for command in COMMANDS}:
             cluster.run("umount", "--lazy", target)
 
 
 def prepare(cluster: LabCluster, delay_s: float, seed: int) -> None:
     """Wrappers, copies of the real commands, the list of delays and an empty log."""
-    if (
-        " - wrapped"
-        in cluster.run("sh", "-c", "grep -q lab-wrapper /usr/bin/sbatch && echo ' - wrapped' || true").stdout
-    ):
-        raise LabError(f"the commands of {cluster.name} are watched already")
-    for name in ("real", "wrap", "calls"):
+    for name in ("real", "wrap"):
         (cluster.root / name).mkdir(exist_ok=True)
     for command in COMMANDS:
-        shutil.copy2(f"/usr/bin/{command}", cluster.root / "real" / command)
+        copy = cluster.root / "real" / command
+        copy.unlink(missing_ok=True)  # one that still runs cannot be written
+        shutil.copy2(f"/usr/bin/{command}", copy)
         write_wrapper(cluster, command, bool(delay_s))
     draw = random.Random(seed)
     totals = [draw.uniform(0, delay_s) for _ in range(DRAWN)]
@@ -129,7 +143,7 @@ def prepare(cluster: LabCluster, delay_s: float, seed: int) -> None:
 
 def write_wrapper(cluster: LabCluster, command: str, delayed: bool) -> None:
     """The wrapper of one command."""
-    text = WRAPPER + "# lab-wrapper\n" + (DELAY if delayed and command == "sbatch" else PASS)
+    text = WRAPPER + (DELAY if delayed and command == "sbatch" else PASS)
     path = cluster.root / "wrap" / command
     path.unlink(missing_ok=True)
     path.write_text(text.format(root=cluster.root, command=command, drawn=DRAWN))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -199,12 +200,33 @@ def test_refused_submission_is_not_counted(alpha: LabCluster) -> None:
 
 
 def test_wrappers_go_when_the_test_fails(alpha: LabCluster) -> None:
-    """A fault is undone also when the test inside it fails."""
+    """A fault is undone also when the test inside it fails, and one at a time is enough."""
     with pytest.raises(ZeroDivisionError), faults.watched(alpha):
         raise ZeroDivisionError
-    assert alpha.run("grep", "-c", "lab-wrapper", "/usr/bin/sbatch", check=False).stdout == "0\n"
+    assert alpha.run("grep", "-c", "sbatch", "/proc/self/mounts", check=False).stdout == "0\n"
     with faults.watched(alpha), pytest.raises(LabError, match="watched already"), faults.watched(alpha):
         pass
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.lab import faults, lifecycle
+with faults.watched(lifecycle.stored(Path(sys.argv[1])).cluster("alpha")):
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_wrappers_of_a_killed_test_are_taken_away(own_folder: Path, alpha: LabCluster) -> None:
+    """Wrappers that a killed process left do not keep the next one from watching."""
+    here = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", KILLED, str(own_folder)], cwd=here, check=False)
+    assert done.returncode == -9
+    assert alpha.run("grep", "-c", "sbatch", "/proc/self/mounts").stdout == "1\n"
+    with faults.watched(alpha) as calls:
+        alpha.ssh("squeue")
+        assert len(calls.seen()) == 1
+    assert alpha.run("grep", "-c", "sbatch", "/proc/self/mounts", check=False).stdout == "0\n"
 
 
 def test_link_can_be_cut_and_restored(alpha: LabCluster) -> None:
