@@ -27,8 +27,8 @@ _LOOK_UP = """
 looked_up() { # by name, in the queue and in accounting
     part claims
     while read -r key; do
-        id=$(scheduler 20 squeue --user="$account" --name="$key" -h -o %i | head -n 1)
-        [ -n "$id" ] || id=$(scheduler 60 sacct --name="$key" -X -n -P -S now-1hour -o JobIDRaw | head -n 1)
+        id=$(timeout -k 5 20 squeue --user="$LOGNAME" --name="$key" -h -o %i | head -n 1)
+        [ -n "$id" ] || id=$(timeout -k 5 60 sacct --name="$key" -X -n -P -S now-1hour -o JobIDRaw | head -n 1)
         [ -z "$id" ] || printf '%s 1 %s -\\n' "$key" "$id"
     done
 }
