@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 
 from heroes.api import jobs as api
+from heroes.api.errors import NotFound, Unavailable
 from heroes.api.model import Empty
 from heroes.api.units import Money, Seconds
 from heroes_clusters.ports import provide_occupied
 from heroes_core.module import Call, Module
+from heroes_data.ports import ObjectStore
 from heroes_jobs import service, store
+from heroes_jobs.model import spec_from_json
 from heroes_jobs.rpc import Engines
+from heroes_spawners.site import Chunk
 
 MODULE = Module("jobs", api.OPERATIONS)
 provide_occupied(store.occupied)
@@ -49,18 +54,44 @@ def story(call: Call, request: api.OneAttempt) -> api.Story:
 
 @MODULE.bind(api.LOG)
 def log(call: Call, request: api.ReadLog) -> api.LogPart:
-    """Part of a step's log: asked of the engine that holds its cluster."""
+    """Part of a step's log: asked of the engine that holds its cluster, or read in the bucket when it stands there."""
     with call.read() as work:
         row = service.find_step(work, call.caller, request.instance, request.step, request.index)
         address = store.address(work, row.cluster)
     ended = row.ended_at is not None
     if row.submitted_at is None:
         return api.LogPart(key=row.key, text="", next_offset=request.offset, ended=ended)
-    engines = call.service(Engines)
-    part = engines.tail(address, row.cluster, row.key, request.stream, request.offset, request.limit)
+    part = _part(call, row, address, request)
     whole = part.data if ended or len(part.data) < 4 else _whole_characters(part.data)
     after = part.next_offset - len(part.data) + len(whole)
     return api.LogPart(key=row.key, text=whole.decode("utf-8", "replace"), next_offset=after, ended=ended)
+
+
+def _part(call: Call, row: sa.Row[Any], address: str | None, request: api.ReadLog) -> Chunk:
+    """As it stands at the cluster; once it was removed there, or nobody can ask, as it was delivered."""
+    if not row.cleaned:
+        engines = call.service(Engines)
+        try:
+            part = engines.tail(address, row.cluster, row.key, request.stream, request.offset, request.limit)
+        except Unavailable:
+            if row.ended_at is None:
+                raise
+        else:
+            if part.data or row.ended_at is None:
+                return part
+    return _delivered(call.service(ObjectStore), row, request)
+
+
+def _delivered(objects: ObjectStore, row: sa.Row[Any], request: api.ReadLog) -> Chunk:
+    """Part of the stream among the results; empty where nothing was delivered, or its user deleted it."""
+    where = spec_from_json(row.spec)
+    bucket, key = where.output_bucket, f"{where.output_prefix.strip('/')}/{request.stream}.txt"
+    data = b""
+    with suppress(NotFound):
+        if bucket and request.offset < objects.stat(row.organisation, bucket, key).size:
+            length = request.limit
+            data = b"".join(objects.get(row.organisation, bucket, key, offset=request.offset, length=length))
+    return Chunk(data, request.offset + len(data))
 
 
 def _whole_characters(data: bytes) -> bytes:

@@ -13,17 +13,21 @@ from typing import Any
 import pytest
 
 from heroes.api import jobs as api
-from heroes.api.errors import NotFound
+from heroes.api.errors import NotFound, Unavailable
 from heroes_core.clock import SystemClock
 from heroes_core.module import Call, Services
 from heroes_core.work import Caller, Database
+from heroes_data.disk import DiskStore
+from heroes_data.ports import ObjectStore
 from heroes_jobs import handlers, service, store
 from heroes_jobs.desk import EngineSettings
 from heroes_jobs.engine import Engine
 from heroes_jobs.lanes import AtOnce, Lanes, threads
 from heroes_jobs.model import Phase, Rules
 from heroes_jobs.rpc import Engines
+from heroes_spawners.site import Chunk
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
+from tests.objects import disk_store
 from tests.unit.jobs.world import FakeClusters, FakeMover, OneSite, World, held, spec, world
 
 ANN = Caller("acme", "ann", frozenset({"submit"}))
@@ -172,6 +176,57 @@ def test_a_log_before_submission_is_empty(here: World) -> None:
         service.create(work, spec(step="later"), held(spec()))
     part = handlers.log(call_of(here, ANN), api.ReadLog(instance="01RUN", step="later"))
     assert (part.text, part.ended) == ("", False)
+
+
+def stored(folder: Path, content: bytes) -> DiskStore:
+    """An object store in which ann's run left that as its stdout."""
+    objects = disk_store(folder)
+    objects.make_bucket("acme", "ann")
+    objects.put("acme", "ann", "runs/01RUN/solve/0/stdout.txt", [content])
+    return objects
+
+
+def reading(here: World, engines: Engines, objects: DiskStore) -> Call:
+    """Ann's request in a process that can ask engines and read objects."""
+    call = call_of(here, ANN)
+    call.services.offer(Engines, engines)
+    call.services.offer(ObjectStore, objects)  # type: ignore[type-abstract]
+    return call
+
+
+@pytest.mark.parametrize("gone", ["removed", "purged", "unreachable"])
+def test_a_log_outlives_its_folder_at_the_site(here: World, tmp_path: Path, gone: str) -> None:
+    """After the folder was removed, or purged by the centre, or while the engine is away, an ended step's log is what
+    was delivered."""
+
+    class Away(Engines):
+        def tail(self, *_: Any) -> Chunk:
+            assert gone != "removed", "nobody is asked for what is known to have gone"
+            if gone == "unreachable":
+                raise Unavailable("away", hint="")
+            return Chunk(b"", 2)
+
+    [one] = handlers.attempts(call_of(here, ANN), api.ListAttempts(instance="01RUN")).items
+    if gone == "removed":
+        with here.database.write() as work:
+            store.mark_cleaned(work, [one.key])
+    call = reading(here, Away(SECRET), stored(tmp_path, b"hello\n"))
+    part = handlers.log(call, api.ReadLog(instance="01RUN", step="solve", offset=2, limit=3))
+    assert (part.text, part.next_offset, part.ended) == ("llo", 5, True)
+    end = handlers.log(call, api.ReadLog(instance="01RUN", step="solve", offset=6))
+    assert (end.text, end.next_offset) == ("", 6)
+    none = handlers.log(call, api.ReadLog(instance="01RUN", step="solve", stream="stderr"))
+    assert (none.text, none.next_offset) == ("", 0)
+
+
+def test_a_running_steps_log_is_not_guessed(here: World, tmp_path: Path) -> None:
+    """While it runs only its cluster knows; an engine that is away is told so."""
+    here.site._run = lambda _job: Outcome(500.0)
+    [key] = here.submit(spec(index=1))
+    here.run(lambda: here.row(key).status == Phase.RUNNING)
+    call = reading(here, Engines(SECRET), stored(tmp_path, b"hello\n"))
+    with pytest.raises(Unavailable):
+        handlers.log(call, api.ReadLog(instance="01RUN", step="solve", index=1))
 
 
 def test_a_resolution_is_taken_from_operators(here: World) -> None:
