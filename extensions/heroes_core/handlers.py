@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 
 import sqlalchemy as sa
@@ -28,17 +29,27 @@ def health(_call: Call, _request: Empty) -> api.Health:
 @MODULE.bind(api.OPENAPI)
 def openapi(_call: Call, _request: Empty) -> Iterator[bytes]:
     """The OpenAPI document."""
-    from heroes.openapi import document
-
-    yield json.dumps(document(), indent=1).encode()
+    yield _contract()
 
 
 @MODULE.bind(api.REFERENCE)
 def reference(_call: Call, _request: Empty) -> Iterator[bytes]:
     """A page that needs no internet."""
+    yield _page()
+
+
+@cache
+def _contract() -> bytes:
+    from heroes.openapi import document
+
+    return json.dumps(document(), indent=1).encode()
+
+
+@cache
+def _page() -> bytes:
     from heroes.openapi import page
 
-    yield page().encode()
+    return page().encode()
 
 
 @MODULE.bind(api.METRICS)

@@ -21,7 +21,7 @@ from jupyter_server.base.handlers import JupyterHandler
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from heroes.api.errors import HeroesError, InvalidSpec, NotFound, Unavailable, to_body
+from heroes.api.errors import HeroesError, InvalidSpec, NotFound, Refused, Unavailable, to_body
 from heroes.api.ids import new_ulid
 from heroes.api.model import Model
 from heroes.api.registry import ANYBODY, Operation, parse
@@ -113,7 +113,7 @@ class OperationHandler(JupyterHandler):
             if self.one.waits:
                 answer = await self._wait(call, request)
             else:
-                key = self.request.headers.get("Idempotency-Key", "")[:100]
+                key = self.request.headers.get("Idempotency-Key", "")
                 answer = await self._in_pool(perform, self.one, call, request, key)
             if self.one.operation.download:
                 await self._send(answer)
@@ -200,8 +200,8 @@ class OperationHandler(JupyterHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error has the one shape of the contract."""
-        error = _as_heroes((kwargs.get("exc_info") or (None, None, None))[1], self.request)
-        self.set_status(error.status)
+        error, status = _as_heroes((kwargs.get("exc_info") or (None, None, None))[1], self.request)
+        self.set_status(status)
         self.set_header("Content-Type", "application/json")
         if isinstance(error, Unavailable):
             self.set_header("Retry-After", str(max(1, round(error.retry_after))))
@@ -240,14 +240,15 @@ class NothingHere(OperationHandler):
         )
 
 
-def _as_heroes(error: BaseException | None, request: Any) -> HeroesError:
+def _as_heroes(error: BaseException | None, request: Any) -> tuple[HeroesError, int]:
+    """What the body tells, and the status."""
     if isinstance(error, HeroesError):
-        return error
+        return error, error.status
     if isinstance(error, web.HTTPError) and error.status_code < 500:
-        kind = type("Refused", (HeroesError,), {"status": error.status_code})
         told = error.log_message or error.reason or f"{request.method} {request.path[:200]} is refused"
-        return typing.cast("HeroesError", kind(told, hint="GET /reference lists what there is."))
-    return HeroesError("Something went wrong here.", hint="Try again; an operator finds the request in the logs.")
+        return Refused(told, hint="GET /reference lists what there is."), error.status_code
+    failed = HeroesError("Something went wrong here.", hint="Try again; an operator finds the request in the logs.")
+    return failed, failed.status
 
 
 def _is_list(annotation: Any) -> bool:

@@ -13,6 +13,7 @@ The right is bound to the operation, never to a handler's class, so that no hand
 from __future__ import annotations
 
 import hashlib
+import hmac
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from heroes.api.errors import Conflict, NotAllowed, NotSignedIn
+from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotSignedIn
 from heroes.api.model import Model
 from heroes.api.registry import ANYBODY, SIGNED_IN, Operation
 from heroes_core.outbox import Subscriber
@@ -31,6 +32,8 @@ from heroes_core.work import Caller, Database, Work, again
 
 T = TypeVar("T")
 Function = Callable[["Call", Any], Any]
+#: Characters of an idempotency key.
+LONGEST_KEY = 100
 NOBODY = Caller(organisation="", user="", rights=frozenset())
 
 
@@ -162,6 +165,8 @@ def admit(operation: Operation, caller: Caller | None) -> Caller:
 def perform(bound: Bound, call: Call, request: Model, key: str = "") -> Any:
     """Answer one request; with an idempotency `key`, the same answer to the same request, for ever the same effect."""
     keyed = bound.operation.creates and bool(key)
+    if keyed and len(key) > LONGEST_KEY:
+        raise InvalidSpec(f"The idempotency key has {len(key)} characters.", hint=f"Send at most {LONGEST_KEY}.")
     if bound.prepare is not None:
         answer = again(lambda: _answered_before(bound, call, request, key)) if keyed else None
         if answer is not None:
@@ -178,13 +183,13 @@ def perform(bound: Bound, call: Call, request: Model, key: str = "") -> Any:
 def _answered_before(bound: Bound, call: Call, request: Model, key: str) -> Any:
     """The answer kept for this key: what a repeated request names may have been used up by the first one."""
     with call.database.read() as work:
-        return _kept(work, bound, call.caller, request, key)
+        return _kept(work, bound, call, request, key)
 
 
 def _perform_once(bound: Bound, call: Call, request: Model, key: str) -> Any:
     caller = call.caller
     with call.database.write() as work:
-        kept = _kept(work, bound, caller, request, key)
+        kept = _kept(work, bound, call, request, key)
         if kept is not None:
             return kept
         call._open = work
@@ -193,12 +198,13 @@ def _perform_once(bound: Bound, call: Call, request: Model, key: str) -> Any:
         finally:
             call._open = None
         row = {"organisation": caller.organisation, "user": caller.user, "operation": bound.operation.name, "key": key}
-        told = {"asked": _digest(request), "answer": answer.model_dump_json()}
+        told = {"asked": _digest(call.database, request), "answer": answer.model_dump_json()}
         work.execute(sa.insert(idempotency).values(**row, **told, at=work.now))
         return answer
 
 
-def _kept(work: Work, bound: Bound, caller: Caller, request: Model, key: str) -> Any:
+def _kept(work: Work, bound: Bound, call: Call, request: Model, key: str) -> Any:
+    caller = call.caller
     same = sa.and_(
         idempotency.c.organisation == caller.organisation,
         idempotency.c.user == caller.user,
@@ -208,13 +214,16 @@ def _kept(work: Work, bound: Bound, caller: Caller, request: Model, key: str) ->
     row = work.execute(sa.select(idempotency.c.asked, idempotency.c.answer).where(same)).one_or_none()
     if row is None:
         return None
-    if row.asked != _digest(request):
+    if row.asked != _digest(call.database, request):
         raise Conflict(f"The idempotency key {key} came before with another request.", hint="Use a fresh key.")
     return bound.operation.response.model_validate_json(row.answer)
 
 
-def _digest(request: Model) -> str:
-    return hashlib.sha256(canonical(request.model_dump(mode="json")).encode()).hexdigest()
+def _digest(database: Database, request: Model) -> str:
+    """What tells one request from another. Keyed, because some hold a password, which a plain hash would give away to
+    whoever reads the store and guesses."""
+    text = canonical(request.model_dump(mode="json"))
+    return hmac.new(database.audit_key, b"idempotency " + text.encode(), hashlib.sha256).hexdigest()
 
 
 def forget_answers(work: Work, before: Any) -> None:

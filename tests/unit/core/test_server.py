@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
-from heroes.api.errors import Conflict, NotSignedIn, SchedulerDown
+from heroes.api.errors import Conflict, NotSignedIn, Refused, SchedulerDown, from_body
 from heroes.api.model import Empty, Model
 from heroes.api.registry import ANYBODY, SIGNED_IN, Operation
 from heroes_core.http import Download
 from heroes_core.module import Call, Module, Services
 from heroes_core.runtime import Runtime
+from heroes_core.store import canonical, idempotency
 from heroes_core.work import Caller, Database
 from tests.serving import Served, serve
 
@@ -69,6 +72,7 @@ FAIL = Operation(
 
 PEOPLE = {
     "ada": Caller("acme", "ada", frozenset({"submit"}), "t1"),
+    "cyd": Caller("acme", "cyd", frozenset({"submit"}), "t3"),
     "bob": Caller("acme", "bob", frozenset({"billing"}), "t2"),
 }
 
@@ -187,6 +191,12 @@ def test_a_bad_body_is_named(served: Served) -> None:
         assert word in answer.json()["error"]["message"]
 
 
+def test_no_answer_adds_to_the_tree_of_errors(served: Served) -> None:
+    """After a method that is not allowed, `Refused` is still the one class of that name."""
+    ask(served, "PATCH", "/t/x")
+    assert type(from_body({"error": {"type": "Refused", "message": "no"}}, 405)) is Refused
+
+
 def test_an_operation_for_anybody_ignores_a_bad_token(served: Served) -> None:
     """Signing in works while an expired token is sent along."""
     assert ask(served, "GET", "/open", "expired").json() == {"text": "hello "}
@@ -203,6 +213,21 @@ def test_the_same_idempotency_key_makes_one_thing(served: Served, made: list[str
     for _ in range(2):
         assert ask(served, "POST", "/t/twice", json={}, headers={"Idempotency-Key": "k2"}).status_code == 409
     assert made == ["one", "twice", "twice"]
+
+
+def test_a_key_is_its_users_own(served: Served, made: list[str], sqlite: Database) -> None:
+    """Another user's request with the same key makes another thing; a key beyond all measure is refused; and the store
+    does not tell from a request's digest what was asked."""
+    key = {"Idempotency-Key": "k4"}
+    ask(served, "POST", "/t/secret", json={}, headers=key)
+    ask(served, "POST", "/t/secret", "cyd", json={}, headers=key)
+    assert made == ["secret", "secret"]
+    assert ask(served, "POST", "/t/x", json={}, headers={"Idempotency-Key": "k" * 101}).status_code == 422
+    with sqlite.read() as work:
+        asked = set(work.execute(sa.select(idempotency.c.asked)).scalars())
+    plain = canonical({"name": "secret", "size": 1, "tags": []})
+    assert len(asked) == 1
+    assert hashlib.sha256(plain.encode()).hexdigest() not in asked
 
 
 def test_concurrent_requests_with_one_key_make_one_thing(served: Served, sqlite: Database) -> None:
