@@ -210,7 +210,10 @@ def worst_case(here: Here, plan: StepPlan, moved_bytes: int) -> Reservation:
     usage = here.terms.usage(what, seconds, gib, here.terms.worst_joules(what, seconds))
     lines = here.terms.price.lines(usage, up=True, rate=here.terms.rate)
     amount = Money(micros=sum(lines.values()), currency=here.terms.currency)
-    return Reservation(here.place.cluster.provider, amount, here.terms.price, lines, here.terms.rate)
+    return Reservation(
+        here.place.cluster.provider, amount, here.terms.price, lines, here.terms.rate,
+        queue.power, queue.cpus_per_node, what.cores, what.nodes,
+    )  # fmt: skip
 
 
 def workflow_figures(here: Here, jobs: Sequence[JobFigures]) -> Figures:

@@ -37,12 +37,25 @@ class Closed:
 def write(work: Work, changed: Sequence[Followed], retries: int) -> None:
     """Store `changed` attempts and everything that follows from their ends. `retries`: new attempts of a step after
     failures of the infrastructure, at most."""
+    for each in changed:
+        _cover(work, each)
     closed = _close(work, changed, retries)
     store.save(work, [_saved(work, each, closed.get(each.key)) for each in changed])
     store.tell(work, [row for each in changed for row in _told(each)])
     for each in changed:
         if each.phase is not each.told_phase or each.final:
             service.announce(work, _news(each, closed.get(each.key)))
+
+
+def _cover(work: Work, each: Followed) -> None:
+    """Reserve what a site allocated beyond what is held."""
+    each.covered_as = each.uncovered = ""
+    if each.outgrown is None or each.final:
+        return
+    try:
+        each.covered_as = service.cover(work, each.key, each.reservation_key, each.spec, each.outgrown)
+    except OverBudget as error:
+        each.uncovered = error.message
 
 
 def _close(work: Work, changed: Sequence[Followed], retries: int) -> dict[str, Closed]:

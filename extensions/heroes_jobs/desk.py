@@ -289,6 +289,9 @@ class Desk:
         each.stories.clear()
         each.instructions.clear()
         each.told_phase = each.phase
+        if each.outgrown is not None and each.covered_as:
+            each.held, each.reservation_key = each.outgrown, each.covered_as
+        each.outgrown = None
         if each.final:
             self.following.pop(each.key, None)
 

@@ -122,6 +122,14 @@ SCHEDULER_DISAGREES = (
 )
 
 
+def outgrown(cpus: int, nodes: int, more: str) -> str:
+    """What ends a job that was given more than is reserved for it, where the rest cannot be reserved."""
+    return (
+        f"The cluster allocated {cpus} CPUs on {nodes} nodes, more than was reserved for it, and the difference could "
+        f"not be reserved: {more} Have the budget raised, or choose another queue."
+    )
+
+
 def unreachable(cluster: str, since: str) -> str:
     """What is shown while a cluster does not answer."""
     return f"{cluster} has not been reachable since {since}. Nothing is lost: jobs go on there, and are followed again."

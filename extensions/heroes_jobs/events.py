@@ -139,10 +139,11 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
-    """Somebody wants it stopped."""
+    """Somebody wants it stopped. `why`: the sentence with which it fails, where that is not a person's wish."""
 
     at: float
     actor: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,11 @@ class Followed:
     stories: list[tuple[float, str]] = field(default_factory=list)
     instructions: list[Instruction] = field(default_factory=list)
     told_phase: Phase | None = None
+    #: The worst case on what was allocated, to be reserved with the next commit; then what became of that: the key
+    #: that it is reserved under, or why it is not.
+    outgrown: Reservation | None = None
+    covered_as: str = ""
+    uncovered: str = ""
 
     @classmethod
     def of(cls, row: sa.Row[Any]) -> Followed:

@@ -134,7 +134,8 @@ def spec_from_json(told: Mapping[str, Any]) -> JobSpec:
 class Reservation:
     """The worst case of an attempt at its place, and what its settlement is computed from: `price` is pinned,
     `rate` is units of the payer's currency (that of `amount`) per unit of the price's. `power` and `cpus_per_node` of
-    the queue bound what energy reports may claim, and stand in where there is none."""
+    the queue bound what energy reports may claim, and stand in where there is none. `cores` and `nodes` are what the
+    site is expected to allocate; 0: not known."""
 
     provider: str
     amount: Money
@@ -143,6 +144,8 @@ class Reservation:
     rate: Decimal = Decimal(1)
     power: PowerModel | None = None
     cpus_per_node: int = 0
+    cores: int = 0
+    nodes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON object; `reservation_from_json` is its inverse."""
@@ -154,6 +157,8 @@ class Reservation:
             "rate": str(self.rate),
             "power": self.power.model_dump(mode="json") if self.power else None,
             "cpus_per_node": self.cpus_per_node,
+            "cores": self.cores,
+            "nodes": self.nodes,
         }
 
 
@@ -168,6 +173,8 @@ def reservation_from_json(told: Mapping[str, Any]) -> Reservation:
         rate=Decimal(told["rate"]),
         power=PowerModel.model_validate(told["power"]) if told["power"] else None,
         cpus_per_node=told["cpus_per_node"],
+        cores=told.get("cores", 0),
+        nodes=told.get("nodes", 0),
     )
 
 

@@ -14,6 +14,7 @@ from heroes_jobs.desk import Desk
 from heroes_jobs.events import (
     Absent,
     Accounted,
+    CancelAsked,
     ClaimSeen,
     GaveUp,
     InQueue,
@@ -25,6 +26,7 @@ from heroes_jobs.events import (
 )
 from heroes_jobs.following import Followed
 from heroes_jobs.machine import Want, wants
+from heroes_jobs.settlement import enlarged
 from heroes_jobs.states import Ending, Exit, Outcome, Queued, Running, Seen, Stopping, Unsure
 from heroes_spawners.site import CANARY, TERMINAL, Claim, Poll
 from heroes_spawners.site import Accounted as Account
@@ -59,6 +61,7 @@ def poll(desk: Desk) -> bool:
 
     desk.commit("poll", extra if changed else None)
     desk.load, desk.noted_at = load, began if changed else desk.noted_at
+    _stop_uncovered(desk)
     _strangers(desk, answer.queue)
     return moved
 
@@ -91,10 +94,32 @@ def _news(desk: Desk, answer: Poll, began: float) -> None:
     for each in desk.active():
         if each.key in entries:
             desk.take(each, _in_queue(each, entries[each.key], at))
+            _measure(desk, each, at)
         elif isinstance(each.state, _SHOWN) and each.state.since < began:
             desk.take(each, Absent(at))
         if isinstance(each.state, Ending):
             desk.take(each, Tick(at))
+
+
+def _measure(desk: Desk, each: Followed, at: float) -> None:
+    """What a running job was given beyond what is reserved for it is reserved with the next commit."""
+    if not isinstance(each.state, Running):
+        return
+    seen = each.state.seen
+    each.outgrown = enlarged(each.held, seen.cpus, seen.nodes)
+    if each.outgrown is not None:
+        text = f"the cluster allocated {seen.cpus} CPUs on {seen.nodes} nodes, more than was reserved"
+        each.stories.append((at, text))
+        desk.changed[each.key] = each
+
+
+def _stop_uncovered(desk: Desk) -> None:
+    """A job whose allocation cannot be paid is stopped rather than left to run on somebody's account."""
+    for each in desk.active():
+        if each.uncovered and isinstance(each.state, Running):
+            seen = each.state.seen
+            desk.take(each, CancelAsked(desk.now(), "heroes", endings.outgrown(seen.cpus, seen.nodes, each.uncovered)))
+        each.uncovered = ""
 
 
 def _in_queue(each: Followed, entries: Sequence[Entry], at: float) -> InQueue:

@@ -114,8 +114,7 @@ def place(work: Work, key: str, cluster: str, queue: str, changes: Mapping[str, 
     fit (OverBudget) nothing has changed, also in the caller's transaction."""
     row = _held(work, key)
     spec = spec_from_json(row.spec).at(cluster, queue, **changes)
-    count = int(row.reservation_key.partition(".")[2] or 1) + 1
-    fresh = f"{key}.{count}"
+    fresh = _next_reservation(key, row.reservation_key)
     with work.connection.begin_nested():
         budget.void(work, row.reservation_key)
         _reserve(work, fresh, spec, reserve)
@@ -128,6 +127,22 @@ def place(work: Work, key: str, cluster: str, queue: str, changes: Mapping[str, 
         )  # fmt: skip
     told = {"key": key, "at": work.now, "status": Phase.HELD, "text": f"moved to {cluster}/{queue}"}
     store.tell(work, [told])
+
+
+def _next_reservation(key: str, reservation_key: str) -> str:
+    return f"{key}.{int(reservation_key.partition('.')[2] or 1) + 1}"
+
+
+def cover(work: Work, key: str, reservation_key: str, spec: JobSpec, larger: Reservation) -> str:
+    """Replace what is reserved for a running attempt by a larger worst case; the new reservation's key. With OverBudget
+    nothing has changed, also in the caller's transaction."""
+    fresh = _next_reservation(key, reservation_key)
+    with work.connection.begin_nested():
+        budget.void(work, reservation_key)
+        _reserve(work, fresh, spec, larger)
+        changed = sa.update(store.attempt).where(store.attempt.c.key == key)
+        work.execute(changed.values(reservation=larger.to_json(), reservation_key=fresh))
+    return fresh
 
 
 def _held(work: Work, key: str) -> sa.Row[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from heroes.api.units import CoreSeconds, Gibibytes, GpuSeconds, Joules, Money, NodeSeconds, Usage
@@ -52,6 +54,25 @@ def charge(held: Reservation, shape: Shape, outcome: Outcome, moved_bytes: int, 
     )
     lines = held.price.lines(usage, up=False, rate=held.rate)
     return Charge(Money(micros=sum(lines.values()), currency=held.amount.currency), lines, seconds)
+
+
+#: Lines of a reservation that grow with what is allocated.
+_BY_CORES, _BY_NODES = ("core-hours",), ("node-hours", "gpu-hours")
+
+
+def enlarged(held: Reservation, cpus: int, nodes: int) -> Reservation | None:
+    """The worst case on what a site really allocated; None where what is held covers it."""
+    if not held.cores or not held.nodes or (cpus <= held.cores and nodes <= held.nodes):
+        return None
+    cores, whole = max(cpus, held.cores), max(nodes, held.nodes)
+    by_cores, by_nodes = Fraction(cores, held.cores), Fraction(whole, held.nodes)
+    factors = dict.fromkeys(_BY_CORES, by_cores) | dict.fromkeys(_BY_NODES, by_nodes)
+    factors["kwh"] = max(by_cores, by_nodes)
+    lines = {line: math.ceil(micros * factors.get(line, 1)) for line, micros in held.lines.items()}
+    amount = Money(micros=sum(lines.values()), currency=held.amount.currency)
+    if amount <= held.amount:
+        return None
+    return replace(held, amount=amount, lines=lines, cores=cores, nodes=whole)
 
 
 def report(left: Exit | None) -> dict[str, Any] | None:

@@ -39,6 +39,8 @@ from heroes_spawners.site import State as JobState
 def stopping(state: Any, event: CancelAsked, _rules: Rules) -> Step:
     """Wanted no more: take its run claim, or cancel what has started."""
     stop = Stop(Phase.CANCELLED, endings.CANCELLED.format(actor=event.actor), event.actor)
+    if event.why:
+        stop = Stop(Phase.FAILED, event.why, event.actor)
     seen = state.seen if isinstance(state, Running) else Seen()
     after = Stopping(event.at, state.number, getattr(state, "job_id", ""), stop, seen=seen)
     return after, (Tell(f"cancel asked for by {event.actor}"),)

@@ -109,6 +109,8 @@ def test_the_worst_case_covers_what_the_site_adds() -> None:
     assert reservation.amount == Money(micros=378_000 + 1_000_000)
     assert reservation.lines == {"core-hours": 378_000, "gib-moved": 1_000_000}
     assert reservation.provider == "centre"
+    assert (reservation.cores, reservation.nodes) == (1, 1)
+    assert (reservation.power, reservation.cpus_per_node) == (at.place.queue.power, at.place.queue.cpus_per_node)
 
 
 def test_slurm_gives_whole_minutes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ import pytest
 import sqlalchemy as sa
 
 from heroes.api.errors import LinkDown, StoreBusy, Unavailable
+from heroes.api.units import Money
+from heroes_budget.model import ORGANISATION
+from heroes_budget.store import ledger_account
 from heroes_core.work import Database
-from heroes_jobs import housekeeping, store
+from heroes_jobs import housekeeping, service, store
 from heroes_jobs.desk import EngineSettings
 from heroes_jobs.engine import Engine
-from heroes_jobs.model import Phase
+from heroes_jobs.model import Phase, Reservation
+from heroes_jobs.settlement import enlarged
 from heroes_spawners.site import CANARY, Job, Shape, State, Submission
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
-from tests.unit.jobs.world import FakeClusters, FakeMover, OneSite, World, spec, world
+from tests.unit.jobs.world import PRICE, FakeClusters, FakeMover, OneSite, World, held, spec, world
 
 
 @pytest.fixture
@@ -150,3 +155,62 @@ def test_a_probe_of_a_cluster_in_use_keeps_its_canaries(here: World) -> None:
     here.turn(1800)
     here.turn(10)
     assert here.site._jobs[0].state is State.CANCELLED
+
+
+def allocating(here: World, cpus: int) -> None:
+    """Let the site give every job so many CPUs, whatever it asked for."""
+    plain = here.site._queued
+    here.site._queued = lambda job: replace(plain(job), cpus=cpus, nodes=1)
+
+
+def submit_held(here: World, cores: int) -> str:
+    """An attempt whose reservation of 1 EUR per core counts on so many cores."""
+    reservation = replace(held(spec()), lines={"core-hours": 1_000_000 * cores}, cores=cores, nodes=1)
+    reservation = replace(reservation, amount=Money(micros=1_000_000 * cores))
+    with here.database.write() as work:
+        key = service.create(work, spec(), reservation)
+        service.start(work, [key])
+    return key
+
+
+def test_what_is_allocated_beyond_the_reservation_is_reserved_too(database: Database) -> None:
+    """A site that gives whole nodes where cores were asked for: the difference is reserved when the job starts, once,
+    and the settlement is by what was allocated."""
+    clock = FakeClock()
+    here = world(database, clock, FakeSite(clock, lambda _job: Outcome(20.0), start_delay_s=0.5))
+    allocating(here, 4)
+    key = submit_held(here, 1)
+    here.run(lambda: here.row(key).reservation_key != key)
+    row = here.row(key)
+    assert (row.reservation_key, service.reservation(row).amount.micros) == (f"{key}.2", 4_000_000)
+    assert "allocated 4 CPUs on 1 nodes" in here.story(key)
+    here.run()
+    assert (here.row(key).status, here.row(key).reservation_key) == (Phase.DONE, f"{key}.2")
+    assert here.row(key).cost == 20_000  # by the accounting, which says one core
+
+
+def test_a_job_whose_allocation_cannot_be_paid_is_stopped(database: Database) -> None:
+    """It fails with the reason, is charged no more than was reserved, and the budget is never overdrawn."""
+    clock = FakeClock()
+    here = world(database, clock, FakeSite(clock, lambda _job: Outcome(20.0), start_delay_s=0.5))
+    allocating(here, 4)
+    key = submit_held(here, 1)
+    with database.write() as work:
+        mine = sa.and_(ledger_account.c.organisation == "acme", ledger_account.c.id == ORGANISATION)
+        work.execute(sa.update(ledger_account).where(mine).values(ceiling=2_000_000))
+    here.run()
+    row = here.row(key)
+    assert (row.status, row.reservation_key) == (Phase.FAILED, key)
+    assert "allocated 4 CPUs on 1 nodes, more than was reserved" in row.reason
+    assert row.cost <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("cpus", "nodes", "amount"), [(2, 1, 0), (1, 1, 0), (4, 1, 200), (2, 2, 120), (3, 2, 165), (0, 0, 0)]
+)
+def test_a_larger_allocation_costs_what_its_lines_say(cpus: int, nodes: int, amount: int) -> None:
+    """Core hours grow with cores, node hours with nodes, what is moved with neither; less costs no less."""
+    base = Reservation("centre", Money(micros=110), PRICE, {"core-hours": 90, "node-hours": 10, "gib-moved": 10})
+    larger = enlarged(replace(base, cores=2, nodes=1), cpus, nodes)
+    assert (larger.amount.micros if larger else 0) == amount
+    assert enlarged(base, 100, 100) is None
