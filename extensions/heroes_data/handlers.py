@@ -14,9 +14,9 @@ from heroes_core.http import Download
 from heroes_core.module import Call, Module
 from heroes_data import service, store
 from heroes_data.embedded import EmbeddedServer
+from heroes_data.errands import objects_below
 from heroes_data.model import FOLDER_MARK, ObjectInfo, check_key, check_prefix
 from heroes_data.ports import ObjectStore
-from heroes_data.staging import objects_below
 from heroes_data.store import Movement
 
 MODULE = Module("data", api.OPERATIONS)

@@ -17,7 +17,7 @@ from heroes_spawners.site import SiteFile
 FOLDER_MARK = ".heroes-folder"
 #: How the embedded server's unfinished uploads begin, and how results on their way into its folder end.
 _UNFINISHED = ".rclone_temp_"
-PARTIAL = ".heroes-part"
+PARTIAL = ".hpart"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _LONGEST_PART = 255
 #: Keys that need no closer look: no part begins with a dot, and no folder looks like a partial file.

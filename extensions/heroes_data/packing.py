@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -25,14 +26,23 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 def pack(
-    objects: ObjectStore, organisation: str, bucket: str, sizes: Mapping[str, int], sink: TarSink
+    objects: ObjectStore,
+    organisation: str,
+    bucket: str,
+    sizes: Mapping[str, int],
+    folders: Iterable[str],
+    sink: TarSink,
 ) -> Iterator[tuple[str, str]]:
-    """Send the objects with these keys and sizes; yields each key and the MD5 of what was sent.
+    """Send folders, then the objects with these keys and sizes; yields each key and the MD5 of what was sent.
 
-    NotFound when an object has another size than it should. The stream is always brought to an end."""
+    Every folder that something is put into has to be among `folders`: tar makes a real folder of it where a job left a
+    link, which would lead what comes after out of the user's data. NotFound when an object has another size than it
+    should. The stream is always brought to an end."""
     buffer = _Buffer(sink)
     finished = False
     try:
+        for folder in folders:
+            buffer.add(_header(f"{folder}/", tarfile.DIRTYPE, 0, 0o755))
         for key, content in _contents(objects, organisation, bucket, sizes):
             if len(content) != sizes[key]:
                 raise changed(bucket, key)
@@ -66,10 +76,24 @@ class _Buffer:
             self._held.clear()
 
 
+def parents(keys: Iterable[str]) -> list[str]:
+    """The folders of keys, each after those that it lies in."""
+    found: set[str] = set()
+    for key in keys:
+        folder = key
+        while (folder := folder.rpartition("/")[0]) and folder not in found:
+            found.add(folder)
+    return sorted(found)
+
+
+def _header(name: str, kind: bytes, size: int, mode: int) -> bytes:
+    header = tarfile.TarInfo(name)
+    header.type, header.size, header.mode, header.mtime = kind, size, mode, int(time.time())
+    return header.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+
+
 def _add(buffer: _Buffer, key: str, content: bytes) -> None:
-    header = tarfile.TarInfo(key)
-    header.size, header.mode = len(content), 0o644
-    buffer.add(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict"))
+    buffer.add(_header(key, tarfile.REGTYPE, len(content), 0o644))
     buffer.add(content)
     buffer.add(bytes(-len(content) % _BLOCK))
 

@@ -89,7 +89,7 @@ class Rclone:
             "_filter": {"FilesFromRaw": [str(listing)]},
             "_config": {
                 "IgnoreChecksum": not verify, "NoCheckDest": True, "NoTraverse": True, "Transfers": 8, "Checkers": 8,
-                "UseListR": False, "Metadata": False, "PartialSuffix": PARTIAL,
+                "UseListR": False, "Metadata": False, "PartialSuffix": f".{group[-8:].lower()}{PARTIAL}",
             },
         }  # fmt: skip
         answer = _asked(http, question)

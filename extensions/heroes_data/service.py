@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound
 from heroes_core.work import Caller, Work
 from heroes_data import store
+from heroes_data.errands import objects_below
 from heroes_data.model import FOLDER_MARK, ObjectInfo, ObjectPage, ObjectRef, check_prefix, folder_etag
 from heroes_data.ports import ObjectStore
-from heroes_data.staging import objects_below
 from heroes_identity import service as identity
 
 

@@ -11,14 +11,24 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from heroes.api.errors import InvalidSpec, NotFound, Refused, StoreBusy
+from heroes.api.errors import InvalidSpec, NotFound, StoreBusy
 from heroes_core.work import Database
 from heroes_data import store
+from heroes_data.errands import (
+    Errand,
+    Wanted,
+    after,
+    check_path,
+    check_sealed,
+    common_folder,
+    copy_of,
+    keepable,
+    kept_copy,
+    listed,
+    objects_below,
+)
 from heroes_data.model import (
-    FOLDER_MARK,
     Moved,
     ObjectInfo,
     ObjectRef,
@@ -26,12 +36,11 @@ from heroes_data.model import (
     StagedPath,
     changed,
     check_collisions,
-    check_key,
     data_path,
     folder_etag,
     md5_of,
 )
-from heroes_data.packing import SMALL, pack
+from heroes_data.packing import SMALL, pack, parents
 from heroes_data.ports import ObjectStore
 from heroes_data.rclone import Progress, Rclone
 from heroes_data.store import Copy, Movement
@@ -40,46 +49,6 @@ from heroes_spawners.site import Site, SiteFile
 #: Files in one call.
 MOST_FILES = 200_000
 _ROUNDS = 2
-#: Objects in one listing; S3 servers give fewer.
-_PAGE = 100_000
-#: Up to here each file is asked for by its path, beyond by folders.
-_BY_PATH = 100
-
-
-class _Wanted(NamedTuple):
-    """An object that has to be at a site. There may be a hundred thousand of them: a tuple is made the quickest."""
-
-    bucket: str
-    key: str
-    etag: str
-    size: int
-    path: str
-
-    @property
-    def name(self) -> str:
-        """Relative to the user's folder at the site, and to the organisation's root of the object store."""
-        return f"{self.bucket}/{self.key}"
-
-
-@dataclass(frozen=True)
-class _Errand:
-    """One transfer: between which site and whose data."""
-
-    site: Site
-    cluster: str
-    organisation: str
-    user: str
-    progress: Progress | None
-
-    @property
-    def folder(self) -> str:
-        """The user's folder at the site."""
-        return f"data/{self.organisation}/{self.user}"
-
-    def at_site(self) -> dict[str, str]:
-        """rclone's settings of the user's folder at the site."""
-        settings = dict(self.site.remote())
-        return {**settings, "root": f"{settings['root'].rstrip('/')}/{self.folder}"}
 
 
 class Mover:
@@ -114,9 +83,9 @@ class Mover:
         NotFound: an object is not there, or not any more as it was asked for; InvalidSpec: a key cannot be a path, or
         collides; LinkDown, StoreBusy: try again, what arrived whole is kept."""
         began = time.perf_counter()
-        errand = _Errand(site, cluster, organisation, user, progress)
+        errand = Errand(site, cluster, organisation, user, progress)
         with self._alone(errand):
-            there = _listed(site, [data_path(organisation, user, ref.bucket, ref.key) for ref in objects])
+            there = listed(site, [data_path(organisation, user, ref.bucket, ref.key) for ref in objects])
             with self._database.read() as work:
                 recorded = store.copies(work, cluster, there)
             wanted = self._expand(errand, objects)
@@ -143,8 +112,8 @@ class Mover:
 
         NotFound: a file is not any more what was sealed; LinkDown, StoreBusy: try again."""
         began = time.perf_counter()
-        errand = _Errand(site, cluster, organisation, user, progress)
-        files, skipped = _keepable(errand, sealed)
+        errand = Errand(site, cluster, organisation, user, progress)
+        files, skipped = keepable(errand, sealed)
         if len(files) > MOST_FILES:
             raise InvalidSpec(f"{len(files)} files are too many to bring back.", hint="Let the steps pack them.")
         for bucket in sorted({folder.bucket for folder in sealed}):
@@ -157,13 +126,13 @@ class Mover:
 
     # what is wanted, and what of it is not there
 
-    def _expand(self, errand: _Errand, objects: Sequence[ObjectRef]) -> dict[str, _Wanted]:
-        found: dict[str, _Wanted] = {}
+    def _expand(self, errand: Errand, objects: Sequence[ObjectRef]) -> dict[str, Wanted]:
+        found: dict[str, Wanted] = {}
         for ref in objects:
             for each in self._objects_of(errand.organisation, ref):
-                _check_path(each.key)
+                check_path(each.key)
                 path = data_path(errand.organisation, errand.user, ref.bucket, each.key)
-                found[path] = _Wanted(ref.bucket, each.key, each.etag, each.size, path)
+                found[path] = Wanted(ref.bucket, each.key, each.etag, each.size, path)
         if len(found) > MOST_FILES:
             raise InvalidSpec(f"{len(found)} input files are too many.", hint="Pack them into archives.")
         check_collisions(each.name for each in found.values())
@@ -179,7 +148,7 @@ class Mover:
             raise changed(ref.bucket, ref.key)
         return below
 
-    def _clear(self, errand: _Errand, objects: Sequence[ObjectRef], others: Sequence[str], epoch: int | None) -> None:
+    def _clear(self, errand: Errand, objects: Sequence[ObjectRef], others: Sequence[str], epoch: int | None) -> None:
         """Delete copies, in the wanted folders, of objects that are no more. Only what was recorded is deleted: a job's
         results that are not in their bucket yet lie there too."""
         folders = tuple(
@@ -192,14 +161,14 @@ class Mover:
                 store.forget_copies(work, errand.cluster, gone)
 
     def _missing(
-        self, errand: _Errand, wanted: list[_Wanted], there: Mapping[str, SiteFile], recorded: Mapping[str, Copy]
-    ) -> list[_Wanted]:
+        self, errand: Errand, wanted: list[Wanted], there: Mapping[str, SiteFile], recorded: Mapping[str, Copy]
+    ) -> list[Wanted]:
         """Those without an exact copy. One that is there, of the right size but not recorded, is judged by content."""
-        missing: list[_Wanted] = []
-        doubtful: list[_Wanted] = []
+        missing: list[Wanted] = []
+        doubtful: list[Wanted] = []
         for each in wanted:
             file = there.get(each.path)
-            if file is not None and recorded.get(each.path) == _copy(each, file):
+            if file is not None and recorded.get(each.path) == copy_of(each, file):
                 continue
             likely = file is not None and file.size == each.size
             (doubtful if likely else missing).append(each)
@@ -207,17 +176,18 @@ class Mover:
 
     # there
 
-    def _send(self, errand: _Errand, missing: list[_Wanted]) -> None:
+    def _send(self, errand: Errand, missing: list[Wanted]) -> None:
         total, left = sum(each.size for each in missing), missing
         for _ in range(_ROUNDS):
-            large = [each for each in left if each.size > SMALL]
-            small = [each for each in left if each.size <= SMALL]
+            digests = self._send_small(errand, left, total)
+            small = [each for each in left if each.path in digests]
+            large = [each for each in left if each.path not in digests]
             if large:
-                remote = self._objects.remote(errand.organisation)
-                self._rclone.copy(remote, errand.at_site(), [each.name for each in large], errand.progress, verify=True)
-            digests = self._send_small(errand, small, total)
+                remote, names = self._objects.remote(errand.organisation), [each.name for each in large]
+                progress = after(errand.progress, sum(each.size for each in small), total)
+                self._rclone.copy(remote, errand.at_site(), names, progress, verify=True)
             self._check_unchanged(errand.organisation, [each for each in left if md5_of(each.etag) is None])
-            self._record(errand, large, _listed(errand.site, [each.path for each in large]))
+            self._record(errand, large, listed(errand.site, [each.path for each in large]))
             left = self._verify(errand, small, digests)
             if not left:
                 return
@@ -227,50 +197,54 @@ class Mover:
             hint="Try again; should it go on, the cluster's storage may be damaged.",
         )
 
-    def _digests(self, organisation: str, objects: Iterable[_Wanted]) -> dict[str, str]:
+    def _digests(self, organisation: str, objects: Iterable[Wanted]) -> dict[str, str]:
         """The MD5 of objects by path at the site."""
         return {
             each.path: md5_of(each.etag) or self._objects.digest(organisation, each.bucket, each.key)
             for each in objects
         }
 
-    def _send_small(self, errand: _Errand, small: list[_Wanted], total: int) -> dict[str, str]:
-        """One tar stream for each bucket. The MD5 of what was sent, by path."""
+    def _send_small(self, errand: Errand, missing: list[Wanted], total: int) -> dict[str, str]:
+        """The small ones of `missing`, and the folders of all, in one tar stream for each bucket. The MD5 of what was
+        sent, by path."""
         digests: dict[str, str] = {}
         sent = 0
-        for bucket in sorted({each.bucket for each in small}):
-            mine = {each.key: each for each in small if each.bucket == bucket}
+        for bucket in sorted({each.bucket for each in missing}):
+            mine = {each.key: each for each in missing if each.bucket == bucket}
+            sizes = {key: each.size for key, each in mine.items() if each.size <= SMALL}
+            folders = parents(mine)
+            if not (sizes or folders):
+                continue
             sink = errand.site.stream_tar(f"{errand.folder}/{bucket}")
-            sizes = {key: each.size for key, each in mine.items()}
-            for key, digest in pack(self._objects, errand.organisation, bucket, sizes, sink):
+            for key, digest in pack(self._objects, errand.organisation, bucket, sizes, folders, sink):
                 digests[mine[key].path] = digest
                 sent += mine[key].size
                 if errand.progress is not None:
                     errand.progress(sent, total)
         return digests
 
-    def _verify(self, errand: _Errand, sent: list[_Wanted], digests: Mapping[str, str]) -> list[_Wanted]:
+    def _verify(self, errand: Errand, sent: list[Wanted], digests: Mapping[str, str]) -> list[Wanted]:
         """Record those whose content at the site is the object's; the others. What identifies a file is read before its
         content, so that whoever changes it in between is found out."""
         if not sent:
             return []
-        there = _listed(errand.site, [each.path for each in sent])
+        there = listed(errand.site, [each.path for each in sent])
         names = [each.name for each in sent if each.path in there]
         sums = errand.site.checksums(errand.folder, names) if names else {}
-        good: list[_Wanted] = []
-        bad: list[_Wanted] = []
+        good: list[Wanted] = []
+        bad: list[Wanted] = []
         for each in sent:
             fine = each.path in there and sums.get(each.name) == (md5_of(each.etag) or digests[each.path])
             (good if fine else bad).append(each)
         self._record(errand, good, there)
         return bad
 
-    def _record(self, errand: _Errand, verified: list[_Wanted], there: Mapping[str, SiteFile]) -> None:
-        copies = [_copy(each, there[each.path]) for each in verified if each.path in there]
+    def _record(self, errand: Errand, verified: list[Wanted], there: Mapping[str, SiteFile]) -> None:
+        copies = [copy_of(each, there[each.path]) for each in verified if each.path in there]
         with self._database.write() as work:
             store.record_copies(work, errand.cluster, errand.organisation, copies)
 
-    def _check_unchanged(self, organisation: str, sent: Iterable[_Wanted]) -> None:
+    def _check_unchanged(self, organisation: str, sent: Iterable[Wanted]) -> None:
         """What was read is what was asked for: else one version's name would stand for another's content."""
         for each in sent:
             if self._objects.stat(organisation, each.bucket, each.key).etag != each.etag:
@@ -278,14 +252,14 @@ class Mover:
 
     # and back
 
-    def _fetch(self, errand: _Errand, sealed: Sequence[SealedFolder], files: dict[str, SiteFile]) -> None:
+    def _fetch(self, errand: Errand, sealed: Sequence[SealedFolder], files: dict[str, SiteFile]) -> None:
         source = {**errand.at_site(), "skip_links": "true"}
         left, sums = list(files), errand.site.checksums(errand.folder, list(files))
         for _ in range(_ROUNDS):
             try:
                 self._rclone.copy(source, self._objects.remote(errand.organisation), left, errand.progress)
             except StoreBusy:
-                _check_sealed(errand, files)
+                check_sealed(errand, files)
                 raise
             stored = self._stored(errand.organisation, sealed)
             left = [
@@ -294,13 +268,13 @@ class Mover:
             if not left:
                 break
         if left:
-            _check_sealed(errand, files)
+            check_sealed(errand, files)
             raise StoreBusy(
                 f"{left[0]} and {len(left) - 1} more did not arrive in the object store as they are at the cluster.",
                 hint="Try again in a moment.",
             )
         with self._database.write() as work:
-            copies = [_kept(errand, name, file, stored[name].etag) for name, file in files.items()]
+            copies = [kept_copy(errand, name, file, stored[name].etag) for name, file in files.items()]
             store.record_copies(work, errand.cluster, errand.organisation, copies)
 
     def _same(
@@ -327,115 +301,22 @@ class Mover:
                 store.add_bucket(work, organisation, bucket, user)
             self._buckets.add((organisation, bucket))
 
-    def _log(self, errand: _Errand, direction: str, moved: Mapping[str, int], seconds: float) -> None:
+    def _log(self, errand: Errand, direction: str, moved: Mapping[str, int], seconds: float) -> None:
         """One line for each bucket, of names and sizes; the link is measured over all of them."""
         with self._database.write() as work:
             for bucket in sorted({name.partition("/")[0] for name in moved}):
                 sizes = {name.partition("/")[2]: size for name, size in moved.items() if name.startswith(f"{bucket}/")}
                 share = Movement(
-                    errand.organisation, errand.user, direction, bucket, _common(list(sizes)), errand.cluster,
+                    errand.organisation, errand.user, direction, bucket, common_folder(list(sizes)), errand.cluster,
                     len(sizes), sum(sizes.values()), seconds,
                 )  # fmt: skip
                 store.log(work, share)
             store.measure_link(work, errand.cluster, direction, sum(moved.values()), seconds)
 
     @contextmanager
-    def _alone(self, errand: _Errand) -> Iterator[None]:
+    def _alone(self, errand: Errand) -> Iterator[None]:
         """Nobody else sends to the same user's folder meanwhile, and takes our half-sent files for damaged ones."""
         with self._lock:
             mine = self._folders.setdefault((errand.cluster, errand.folder), threading.Lock())
         with mine:
             yield
-
-
-def objects_below(objects: ObjectStore, organisation: str, bucket: str, prefix: str) -> list[ObjectInfo]:
-    """Every object below a prefix, without the marks that keep folders."""
-    found: list[ObjectInfo] = []
-    after: str | None = ""
-    while after is not None:
-        page = objects.listing(organisation, bucket, prefix, after=after, limit=_PAGE)
-        found += (each for each in page.objects if each.key.rpartition("/")[2] != FOLDER_MARK)
-        after = page.next
-    return found
-
-
-def _check_path(key: str) -> None:
-    """A key that is also a path which every site takes as it is."""
-    check_key(key)
-    if not key.isprintable() or "\\" in key:
-        raise InvalidSpec(
-            f"The key {key!a} cannot be a path at a cluster.", hint="Use printable characters and no backslash."
-        )
-
-
-def _listed(site: Site, paths: Sequence[str]) -> dict[str, SiteFile]:
-    """What stands at the site at or below `paths` (and, when they are many, beside them), by path."""
-    if not paths:
-        return {}
-    if len(paths) > _BY_PATH:
-        paths = _topmost({path.rpartition("/")[0] for path in paths})
-    found = {}
-    for place, listing in site.list_files(paths).items():
-        for file in listing.files:
-            found[f"{place.rstrip('/')}/{file.path}" if file.path else place] = file
-    return found
-
-
-def _topmost(folders: Iterable[str]) -> list[str]:
-    """Folders without those that lie in others of them."""
-    kept: list[str] = []
-    for folder in sorted(folders, key=lambda each: each.split("/")):
-        if not kept or not f"{folder}/".startswith(f"{kept[-1]}/"):
-            kept.append(folder)
-    return kept
-
-
-def _copy(each: _Wanted, file: SiteFile) -> Copy:
-    return Copy(each.path, each.etag, each.size, file.mtime_ns, file.ctime_ns, file.inode)
-
-
-def _kept(errand: _Errand, name: str, file: SiteFile, etag: str) -> Copy:
-    return Copy(f"{errand.folder}/{name}", etag, file.size, file.mtime_ns, file.ctime_ns, file.inode)
-
-
-def _keepable(errand: _Errand, sealed: Sequence[SealedFolder]) -> tuple[dict[str, SiteFile], tuple[str, ...]]:
-    """The kept files by name below the user's folder, and those whose names cannot be keys."""
-    files: dict[str, SiteFile] = {}
-    skipped = []
-    for folder in sealed:
-        if folder.path.rstrip("/") != f"{errand.folder}/{folder.bucket}/{folder.prefix}".rstrip("/"):
-            raise ValueError(f"{folder.path} does not mirror {folder.bucket}/{folder.prefix}")
-        for file in folder.files:
-            key = f"{folder.prefix.rstrip('/')}/{file.path}".lstrip("/")
-            try:
-                _check_path(key)
-            except Refused:
-                skipped.append(key)
-            else:
-                files[f"{folder.bucket}/{key}"] = file
-    return files, tuple(skipped)
-
-
-def _check_sealed(errand: _Errand, files: Mapping[str, SiteFile]) -> None:
-    """NotFound when a file is not any more what was sealed: no other try could bring it."""
-    there = _listed(errand.site, [f"{errand.folder}/{name}" for name in files])
-    for name, file in files.items():
-        now = there.get(f"{errand.folder}/{name}")
-        if now is None or replace(now, path=file.path) != file:
-            raise NotFound(
-                f"{name} was changed or removed at {errand.cluster} after its job ended.",
-                hint="Run the step again; results that the job wrote are kept as they are there.",
-                detail={"name": name},
-            )
-
-
-def _common(keys: Sequence[str]) -> str:
-    """What to call several objects in the log: their common folder."""
-    if len(keys) == 1:
-        return keys[0]
-    common = []
-    for level in zip(*(key.split("/")[:-1] for key in keys), strict=False):
-        if len(set(level)) > 1:
-            break
-        common.append(level[0])
-    return "/".join([*common, ""]) if common else ""

@@ -193,6 +193,25 @@ def test_a_damaged_copy_is_repaired(mover: Mover, site: WatchedSite, objects: Di
     assert not path.is_symlink()
 
 
+@pytest.mark.parametrize("size", [6, 2 * MIB])
+@pytest.mark.parametrize("deep", ["evil", "evil/deeper", "deep/evil"])
+def test_no_link_of_a_job_leads_out(
+    mover: Mover, site: WatchedSite, objects: DiskStore, tmp_path: Path, deep: str, size: int
+) -> None:
+    """Where a finished job left a link to another folder, what is staged below it stays in the user's own data."""
+    outside = tmp_path / "outside"
+    (outside / "deeper").mkdir(parents=True)
+    left = at(site, "runs/r1/solve/0")
+    link = left / ("deep/evil" if deep.startswith("deep/") else "evil")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    ref = put(objects, f"runs/r1/solve/0/{deep}/x", b"x" * size)
+    assert stage(mover, site, ref) == size
+    assert (left / deep / "x").read_bytes() == b"x" * size
+    assert [path for path in outside.rglob("*") if path.is_file()] == []
+    assert not link.is_symlink()
+
+
 def test_a_touched_copy_is_judged_by_its_content(mover: Mover, site: WatchedSite, objects: DiskStore) -> None:
     """A copy whose times changed and whose bytes did not is not sent again, and is known again afterwards."""
     ref = put(objects, "in/x", b"content")
