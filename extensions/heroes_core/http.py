@@ -109,7 +109,8 @@ class OperationHandler(JupyterHandler):
         assert self.one is not None
         request = self._request(self.one.operation, path)
         call = self._call()
-        with labels(**self._labels(self.one.operation, request)):
+        self._about = self._labels(self.one.operation, request)
+        with labels(**self._about):
             if self.one.waits:
                 answer = await self._wait(call, request)
             else:
@@ -223,7 +224,8 @@ class OperationHandler(JupyterHandler):
         REQUEST_SECONDS.labels(name, str(self.get_status())).observe(took)
         caller = getattr(self, "caller", None)
         who = {"user": caller.user, "organisation": caller.organisation} if caller else {}
-        with labels(request=getattr(self, "request_id", ""), operation=name, **who):
+        told = {"request": getattr(self, "request_id", ""), "operation": name, **who, **getattr(self, "_about", {})}
+        with labels(**told):
             log.info("%s %s %d %.1f ms", self.request.method, self.request.path[:200], self.get_status(), took * 1e3)
 
 

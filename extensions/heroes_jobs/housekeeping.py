@@ -66,6 +66,10 @@ def _final(work: Work, row: sa.Row[Any], told: Outcome | None) -> None:
     if final is not None and final.amount.micros != row.cost:
         now = budget.correct(work, row.reservation_key, final.amount, "accounting differs from what was observed")
         work.audit(row.organisation, "engine", "jobs.corrected", row.key, was=row.cost, now=now.micros)
+        work.emit(
+            "jobs.corrected", row.organisation, row.key, instance=row.instance, step=row.step, index=row.position,
+            was=row.cost, now=now.micros, currency=now.currency, elapsed_s=final.elapsed_s,
+        )  # fmt: skip
         store.finalise(work, row.key, now.micros, final.elapsed_s)
         return
     store.finalise(work, row.key, row.cost, row.elapsed_s)

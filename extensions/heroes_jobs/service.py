@@ -17,6 +17,7 @@ from heroes.api.units import Money
 from heroes_budget import service as budget
 from heroes_budget.model import Payer, Want
 from heroes_core.work import Caller, Work
+from heroes_identity.service import projects_of
 from heroes_jobs import endings, store
 from heroes_jobs.model import (
     AttemptNews,
@@ -210,7 +211,7 @@ def resolve(work: Work, caller: Caller, key: str, how: str) -> None:
 def attempts(work: Work, caller: Caller, instance: str, after: str = "", limit: int = 50) -> list[sa.Row[Any]]:
     """Attempts of a run that the caller may see, oldest first."""
     rows = store.of_instance(work, caller.organisation, instance, after, limit)
-    if rows and not _may_see(caller, rows[0]):
+    if rows and not _may_see(work, caller, rows[0]):
         rows = []
     if not rows and not after:
         raise NotFound(f"there is no run {instance}", hint="`heroes run list` shows your runs.")
@@ -220,7 +221,7 @@ def attempts(work: Work, caller: Caller, instance: str, after: str = "", limit: 
 def find(work: Work, caller: Caller, key: str) -> sa.Row[Any]:
     """One attempt that the caller may see; an operator sees every one."""
     row = next(iter(store.find(work, [key])), None)
-    if row is None or not (_operates(caller) or _may_see(caller, row)):
+    if row is None or not (_operates(caller) or _may_see(work, caller, row)):
         raise NotFound(f"there is no attempt {key}", hint="`heroes run attempts` lists those of a run.")
     return row
 
@@ -228,17 +229,20 @@ def find(work: Work, caller: Caller, key: str) -> sa.Row[Any]:
 def find_step(work: Work, caller: Caller, instance: str, step: str, index: int) -> sa.Row[Any]:
     """The newest attempt of a step that the caller may see."""
     row = store.of_step(work, caller.organisation, instance, step, index)
-    if row is None or not _may_see(caller, row):
+    if row is None or not _may_see(work, caller, row):
         raise NotFound(
             f"run {instance} has no step {step!r} with index {index}", hint="`heroes run show` names its steps."
         )
     return row
 
 
-def _may_see(caller: Caller, row: sa.Row[Any]) -> bool:
+def _may_see(work: Work, caller: Caller, row: sa.Row[Any]) -> bool:
+    """Its user, members of its project, and those who manage the organisation's workflows."""
     if row.organisation != caller.organisation:
         return False
-    return bool(row.user == caller.user) or "workflows:manage" in caller.rights
+    if row.user == caller.user or "workflows:manage" in caller.rights:
+        return True
+    return bool(row.project) and row.project in projects_of(work, caller.organisation, caller.user)
 
 
 def _operates(caller: Caller) -> bool:

@@ -6,11 +6,14 @@ without gaps and two steps that end at the same time see each other.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import sqlalchemy as sa
 
 from heroes.api.units import Money
+from heroes_core.logs import labels
+from heroes_core.outbox import News
 from heroes_core.work import Work
 from heroes_decision import outcomes
 from heroes_jobs import service as jobs
@@ -27,6 +30,7 @@ from heroes_workflows.machine import (
     released,
 )
 
+LOG = logging.getLogger("heroes.workflows")
 #: Files of a job that its run's row of results names; more lie in the bucket all the same.
 MAX_FILES = 1000
 _COLUMN = {JobState.DONE: "done", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
@@ -44,6 +48,21 @@ def follow(work: Work, news: AttemptNews) -> None:
         _end_job(work, row, news, state)
     else:
         _move_on(work, news, state)
+
+
+def correct(work: Work, news: News) -> None:
+    """Accounting came to know better of an attempt that was settled by what was observed: its job and its run show
+    what is charged now."""
+    told = news.detail
+    row = store.job(work, told["instance"], told["step"], told["index"])
+    if row is None or row.attempt != news.subject:
+        return
+    was, now = (Money(micros=told[name], currency=told["currency"]) for name in ("was", "now"))
+    store.change_job(work, row, cost=now.micros, elapsed_s=told["elapsed_s"])
+    run = store.advance(work, row.instance, store.Advance(cost=now.micros - was.micros))
+    text = f"accounting corrected the cost from {was} to {now}"
+    store.tell(work, run, "job", step=row.step, index=row.index, phase=row.phase, text=text)
+    work.wake()
 
 
 def counts(work: Work, identity: str) -> list[StepCount]:
@@ -177,3 +196,11 @@ def _tell(work: Work, run: sa.Row[Any], news: AttemptNews) -> None:
     if news.retry_of and news.phase in (Phase.HELD, Phase.WAITING):
         text = f"attempt {news.ordinal}, after the cluster failed under the one before. {text}".strip()
     store.tell(work, run, "job", step=news.step, index=news.index, phase=news.phase, text=text)
+    work.after_commit(lambda: _log(run, news))
+
+
+def _log(run: sa.Row[Any], news: AttemptNews) -> None:
+    """A line for operators, by which everything about a run, a step or a job is found."""
+    about = {"organisation": run.organisation, "project": run.project, "user": run.user, "workflow": run.id}
+    with labels(**about, step=news.step, job=news.key, cluster=news.cluster):
+        LOG.info("job %s of %s is %s", news.index, news.step, news.phase)

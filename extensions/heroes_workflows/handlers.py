@@ -8,9 +8,9 @@ from heroes_data.ports import ObjectStore
 from heroes_decision.service import Asked
 from heroes_jobs import service as jobs
 from heroes_workflows import placing, service, submission
-from heroes_workflows.following import follow
+from heroes_workflows.following import correct, follow
 
-MODULE = Module("workflows", api.OPERATIONS)
+MODULE = Module("workflows", api.OPERATIONS, {"jobs.corrected": correct})
 jobs.register(follow)
 
 
@@ -49,9 +49,10 @@ def again(call: Call, request: api.Again) -> api.Instance:
 
 @MODULE.bind(api.LIST)
 def instances(call: Call, request: api.ListInstances) -> service.Listed:
-    """One's own runs."""
+    """One's own runs, or those of a project that one is in."""
     with call.read() as work:
-        return service.listing(work, call.caller, request, user=call.caller.user)
+        shared = service.shares(work, call.caller, request.project)
+        return service.listing(work, call.caller, request, user="" if shared else call.caller.user)
 
 
 @MODULE.bind(api.LIST_ALL)

@@ -10,9 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from heroes.api import workflows as api
-from heroes.api.errors import Conflict, InvalidSpec, NotFound
+from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound
 from heroes.api.units import Money
 from heroes_core.work import Caller, Work
+from heroes_identity.service import projects_of
 from heroes_jobs import service as jobs
 from heroes_workflows import store, views
 from heroes_workflows.following import counts
@@ -49,11 +50,21 @@ def listing(work: Work, caller: Caller, request: api.ListInstances, *, user: str
 
 
 def find(work: Work, caller: Caller, identity: str) -> sa.Row[Any]:
-    """A run that the caller may see: one's own, or with `workflows:manage` any of the organisation."""
+    """A run that the caller may see: one's own, one of a project that one is in, or with `workflows:manage` any of the
+    organisation."""
     row = store.find(work, caller.organisation, identity)
-    if row is None or not (row.user == caller.user or "workflows:manage" in caller.rights):
+    if row is None or not (_owns(caller, row) or shares(work, caller, row.project)):
         raise NotFound(f"There is no run {identity}.", hint="`heroes run list` shows your runs.")
     return row
+
+
+def shares(work: Work, caller: Caller, project: str) -> bool:
+    """Whether the caller is in that project now, whose members see each other's runs."""
+    return bool(project) and project in projects_of(work, caller.organisation, caller.user)
+
+
+def _owns(caller: Caller, row: sa.Row[Any]) -> bool:
+    return bool(row.user == caller.user) or "workflows:manage" in caller.rights
 
 
 def show(work: Work, caller: Caller, identity: str) -> api.InstanceDetail:
@@ -130,6 +141,11 @@ def report(work: Work, caller: Caller, identity: str) -> api.Report:
 def cancel(work: Work, caller: Caller, identity: str) -> api.Instance:
     """Nothing of the run begins any more, and what runs is stopped. A run that is being cancelled, or was, stays so."""
     run = find(work, caller, identity)
+    if not _owns(caller, run):
+        raise NotAllowed(
+            f"Run {identity} is {run.user}'s: members of a project see each other's runs, and stop their own.",
+            hint=f"Ask {run.user}, or whoever manages workflows in {caller.organisation}.",
+        )
     if run.state in RUN_ENDED and not run.cancelled_by:
         raise Conflict(f"Run {identity} has ended ({run.state}).", hint="There is nothing to cancel.")
     if not run.cancelled_by:

@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
 import heroes
-from heroes.api import budget, identity
+from heroes.api import budget, clusters, identity
 from heroes.api import workflows as api
-from heroes.api.units import Money
+from heroes.api.ids import new_ulid
+from heroes.api.units import Money, PowerModel, PriceModel, Watts
 from heroes.client import Client
 from heroes.runs import ENDED, Run
 from heroes_ear.compile import compile_all
@@ -29,6 +31,7 @@ from heroes_hub.demo import sign_in
 from heroes_hub.home import Home
 from heroes_hub.platform import ADMINISTRATOR, PLATFORM
 from heroes_hub.settings import Agreement, Api, Engine, MachineQueue, MachineSettings, Marketplace, Objects, Settings
+from tests.lab import LabCluster
 
 PASSWORD = "a scratch password, 4 tests"
 #: The administrator and the engineer of each organisation. `acme` may use the machine; `rival` looks on.
@@ -234,10 +237,8 @@ def running_system(*, machine: bool = True) -> Iterator[System]:
 
 
 def _settings(machine: bool) -> Settings:
-    agreements = (
-        Agreement(organisation="acme", cluster="local", terms="tests"),
-        Agreement(organisation="acme", cluster="alpha", terms="tests"),
-    )
+    named = ("local", "alpha", "narrow")
+    agreements = tuple(Agreement(organisation="acme", cluster=cluster, terms="tests") for cluster in named)
     return Settings(
         api=Api(port=free_port(0)),
         objects=Objects(port=free_port(0)),
@@ -267,3 +268,61 @@ def _make_people(system: System) -> None:
         admin.client.call(identity.ADD_USER, user)
         limit = budget.SetBudget(scope="user", subject=engineer, limit=Money.of("20"))
         admin.client.call(budget.SET, limit)
+
+
+# ------------------------------------------------------------------------------------------------------ a real centre
+
+#: Waits of the engine on the lab's clusters, in seconds; counts without a unit.
+WAITS = {
+    "unsure_s": 8.0,
+    "gap_s": 2.0,
+    "ask_s": 1.0,
+    "reclaim_s": 3.0,
+    "tentative_s": 2.0,
+    "relist_s": 10.0,
+    "limit_s": 1.0,
+    "storage_s": 1.0,
+    "transfer_s": 1.0,
+}
+
+
+def enrol(
+    system: System, cluster: LabCluster, name: str, *, host_key: str = "", base: str = "", partition: str = "cpu"
+) -> None:
+    """Enrol a lab cluster as the administrator of acme does, its key installed at the centre. It is probed then."""
+    ask = system.carla.client.call
+    account = ask(clusters.ADD_ACCOUNT, clusters.AddServiceAccount(name=f"at-{name}"))
+    cluster.authorise(account.public_key)
+    power = PowerModel(idle=Watts(80), busy=Watts(240), source="data sheet")
+    price = PriceModel(per_core_hour=Decimal("0.36"))  # 100 micro-units a core-second
+    terms = clusters.QueueTerms(partition=partition, price=price, power=power, carbon_g_per_kwh=420.0)
+    wanted = clusters.EnrolCluster(
+        name=name,
+        host=cluster.host,
+        port=cluster.port,
+        user=cluster.account,
+        service_account=account.name,
+        host_key=host_key or cluster.host_key,
+        base=base or f"{cluster.home}/{name}-{new_ulid()}",
+        queues={"cpu": terms},
+        waits=WAITS,
+    )
+    ask(clusters.ENROL, wanted)
+
+
+def shown(system: System, name: str) -> clusters.Cluster:
+    """A cluster as the administrator of acme sees it."""
+    told: clusters.Cluster = system.carla.client.call(clusters.SHOW, clusters.AskCluster(cluster_id=name))
+    return told
+
+
+def wait_ready(system: System, name: str) -> clusters.Cluster:
+    """The cluster once its probe went well."""
+
+    def ready() -> bool:
+        told = shown(system, name)
+        assert told.status != "refused", told.reason
+        return told.status == "ready"
+
+    wait_until(f"{name} is ready", ready)
+    return shown(system, name)

@@ -309,7 +309,7 @@ LIST = Operation(
     response=Instances,
     right=SIGNED_IN,
     errors=(InvalidSpec,),
-    summary="List one's own runs, newest first.",
+    summary="List one's own runs, newest first; of a project that one is in, everybody's.",
     verb="run list",
 )
 LIST_ALL = Operation(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ import sqlalchemy as sa
 from heroes.api.errors import Conflict, NotSignedIn, Refused, SchedulerDown, from_body
 from heroes.api.model import Empty, Model
 from heroes.api.registry import ANYBODY, SIGNED_IN, Operation
+from heroes_core import logs
 from heroes_core.http import Download
 from heroes_core.module import Call, Module, Services
 from heroes_core.runtime import Runtime
@@ -65,7 +69,20 @@ class Wait(Model):
     wait: float = 0
 
 
+class About(Model):
+    """What a request may be about."""
+
+    workflow_instance_id: str
+    project: str = ""
+    step: str = ""
+    key: str = ""
+
+
 WAIT = Operation(name="t.wait", method="GET", path="/wait", request=Wait, response=Told, right=SIGNED_IN, summary="")
+ABOUT = Operation(
+    name="t.about", method="GET", path="/about/{workflow_instance_id}", request=About, response=Empty, right=SIGNED_IN,
+    summary="",
+)  # fmt: skip
 FAIL = Operation(
     name="t.fail", method="DELETE", path="/t/{name}", request=Thing, response=Empty, right=SIGNED_IN, summary=""
 )
@@ -100,8 +117,9 @@ def made() -> list[str]:
 @pytest.fixture
 def served(sqlite: Database, made: list[str]) -> Iterator[Served]:
     """A server with one module."""
-    module = Module("t", (THING, MAKE, OPEN, UP, DOWN, WAIT, FAIL))
+    module = Module("t", (THING, MAKE, OPEN, UP, DOWN, WAIT, ABOUT, FAIL))
     module.bind(THING)(lambda call, request: request)
+    module.bind(ABOUT)(lambda call, request: Empty())
     module.bind(OPEN)(lambda call, request: Told(text=f"hello {call.caller.user}"))
 
     @module.bind(MAKE)
@@ -304,3 +322,25 @@ def test_the_request_id_comes_back(served: Served) -> None:
     """A proper id is kept, another is replaced."""
     assert ask(served, "GET", "/open", headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
     assert len(ask(served, "GET", "/open", headers={"X-Request-Id": "a b"}).headers["X-Request-Id"]) == 26
+
+
+def test_the_log_names_what_a_request_was_about(served: Served) -> None:
+    """The line of a request carries who asked, the operation, and run, project, step and job, as ECS labels."""
+    out, root = io.StringIO(), logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        logs.set_up("heroes-api", stream=out)
+        ask(served, "GET", "/about/run1?project=wing&step=solve&key=job1", headers={"X-Request-Id": "r1"})
+        deadline = time.monotonic() + 20
+        while "/about/run1" not in out.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    [line] = [told for each in out.getvalue().splitlines() if "/about/run1" in (told := json.loads(each))["message"]]
+    assert line["labels"] == {
+        "request": "r1", "operation": "t.about", "user": "ada", "organisation": "acme", "workflow": "run1",
+        "project": "wing", "step": "solve", "job": "job1",
+    }  # fmt: skip
+    assert line["ecs.version"]

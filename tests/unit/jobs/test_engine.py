@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from heroes.api.errors import InvalidSpec, LinkDown, NotFound, OverBudget, StoreBusy
+from heroes_core.outbox import News, dispatch
 from heroes_core.store import audit_record
 from heroes_core.work import Caller, Database, Work
 from heroes_jobs import desk as desk_module
@@ -549,7 +550,8 @@ def test_a_job_that_can_never_be_handed_over_fails_alone(here: World) -> None:
 
 
 def test_strangers_are_cancelled_and_audited(here: World) -> None:
-    """A job under our account, named like ours and in no book, is cancelled once it was seen twice, and audited."""
+    """A job under our account, named like ours and in no book, is cancelled once it was seen twice, one of another name
+    after a minute; both are audited."""
     stranger = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
     here.site.submit([Submission(Job(stranger, "cpu", Shape(walltime_s=900), ("x",)))], 1)
     here.site.submit([Submission(Job("their-own", "cpu", Shape(walltime_s=900), ("x",)))], 1)
@@ -562,6 +564,13 @@ def test_strangers_are_cancelled_and_audited(here: World) -> None:
     with here.database.read() as work:
         told = work.execute(sa.select(audit_record).where(audit_record.c.action == "jobs.stranger-cancelled")).all()
     assert [(each.organisation, each.subject) for each in told] == [("centre", stranger)]
+    for _ in range(7):
+        here.turn(10)
+    assert [job.state for job in here.site._jobs] == [State.CANCELLED, State.CANCELLED]
+    with here.database.read() as work:
+        told = work.execute(sa.select(audit_record).where(audit_record.c.action == "jobs.stranger-cancelled")).all()
+    assert [each.subject for each in told] == [stranger, "2"]
+    assert "their-own" in str(told[1].detail)
 
 
 def test_finished_folders_are_removed_after_some_days(here: World) -> None:
@@ -604,6 +613,9 @@ def test_accounting_that_comes_late_corrects_what_was_observed(sqlite: Database)
     clock.sleep(73 * 3600)
     here.turn()
     assert (here.row(key).cost, here.row(key).final_at) == (5000, None)
+    heard: list[News] = []
+    dispatch(sqlite, {"jobs.corrected": [lambda _work, news: heard.append(news)]})
+    assert [(each.subject, each.detail["was"] != 5000, each.detail["now"]) for each in heard] == [(key, True, 5000)]
 
 
 # ---------------------------------------------------------------------------------------------- hooks and operators

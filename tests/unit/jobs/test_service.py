@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from heroes.api.errors import Conflict, InvalidSpec, NotFound, OverBudget
 from heroes.api.units import Money
@@ -10,6 +11,7 @@ from heroes_budget import books
 from heroes_budget import service as budget
 from heroes_budget.model import Payer
 from heroes_core.work import Caller, Database
+from heroes_identity import store as identities
 from heroes_jobs import service
 from heroes_jobs.model import Phase, Reservation
 from heroes_spawners.testing import FakeClock
@@ -132,6 +134,20 @@ def test_one_sees_ones_own_attempts(here: World) -> None:
                 service.find(work, caller, key)
             with pytest.raises(NotFound):
                 service.find_step(work, caller, "01RUN", "solve", 0)
+
+
+def test_members_of_a_project_see_its_attempts(here: World) -> None:
+    """Whoever is in the run's project sees its attempts and reads its logs; in another organisation nobody does."""
+    [key] = here.submit(spec(project="wing"))
+    with here.database.write() as work:
+        row = {"kind": "project", "name": "wing", "key": "wing", "title": "", "active": True, "created_at": work.now}
+        for organisation, user in (("acme", BOB.user), (FOREIGN.organisation, FOREIGN.user)):
+            work.execute(sa.insert(identities.circle).values(organisation=organisation, **row))
+            identities.join(work, organisation, "project", "wing", [user])
+        assert [row.key for row in service.attempts(work, BOB, "01RUN")] == [key]
+        assert service.find_step(work, BOB, "01RUN", "solve", 0).key == key
+        with pytest.raises(NotFound):
+            service.find(work, FOREIGN, key)
 
 
 def test_attempts_are_listed_in_pages(here: World) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +13,16 @@ import sqlalchemy as sa
 
 from heroes.api import workflows as api
 from heroes.api.ids import new_ulid
-from heroes.api.units import Joules, Money
+from heroes.api.units import Joules, Money, Seconds
 from heroes_budget import service as budget
+from heroes_core import logs
+from heroes_core.outbox import dispatch
 from heroes_core.work import Database
 from heroes_decision import store as decision_store
 from heroes_jobs.model import AttemptNews, Energy, Phase
 from heroes_spawners.testing import Outcome
 from heroes_workflows import placing
+from heroes_workflows.handlers import MODULE
 from tests.unit.workflows.platform import BETA, Platform
 
 TWO = """
@@ -64,6 +70,52 @@ def test_energy_and_carbon_add_up(platform: Platform) -> None:
     assert instance.carbon is not None
     assert instance.carbon.value == pytest.approx(4.8 / 3.6 * 1.2 * 300)
     assert (instance.cost, instance.state) == (Money(micros=10), "done")
+
+
+def test_a_correction_reaches_the_run(platform: Platform) -> None:
+    """Where accounting knows better long after the end, job and run show what is charged now, and an event says so."""
+    run = platform.submit("two")
+    for step in ("first", "second"):
+        platform.tell(news(platform, run.id, Phase.DONE, step, cost=Money(micros=500), elapsed_s=3.0))
+    before = platform.show(run.id).instance
+    job = platform.jobs(run.id)["second", 0]
+    told = {"instance": run.id, "step": "second", "index": 0, "was": 500, "now": 420, "currency": "EUR"}
+    with platform.database.write() as work:
+        work.emit("jobs.corrected", "acme", job.attempt, **told, elapsed_s=2.5)
+        work.emit("jobs.corrected", "acme", new_ulid(), **told, elapsed_s=2.5)
+        work.emit("jobs.corrected", "acme", job.attempt, **(told | {"instance": new_ulid()}), elapsed_s=2.5)
+    while dispatch(platform.database, {"jobs.corrected": [MODULE.subscriptions["jobs.corrected"]]}):
+        pass
+    after = platform.show(run.id).instance
+    assert (before.cost.micros, after.cost.micros, after.state) == (1000, 920, "done")
+    again = platform.jobs(run.id)["second", 0]
+    assert again.cost is not None
+    assert (again.cost.micros, again.elapsed) == (420, Seconds(2.5))
+    events = platform.events(run.id)
+    assert [each.number for each in events] == list(range(1, after.events + 1))
+    assert "from 0.0005 EUR to 0.0004 EUR" in events[-1].text
+
+
+def test_each_piece_of_news_is_a_line_for_operators(
+    platform: Platform,
+) -> None:
+    """The engine's log names the user, the organisation, the run, the step and the job."""
+    run = platform.submit("two")
+    out, root = io.StringIO(), logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        logs.set_up("heroes-engine", stream=out)
+        platform.tell(news(platform, run.id, Phase.RUNNING))
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    [line] = [told for each in out.getvalue().splitlines() if "of first" in (told := json.loads(each))["message"]]
+    job = platform.jobs(run.id)["first", 0]
+    assert line["labels"] == {
+        "organisation": "acme", "user": "alice", "workflow": run.id, "step": "first", "job": job.attempt,
+        "cluster": "alpha",
+    }  # fmt: skip
+    assert line["service"] == {"name": "heroes-engine"}
 
 
 def test_different_methods_are_named_as_such(platform: Platform) -> None:

@@ -9,9 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from heroes.api import workflows as api
-from heroes.api.errors import Conflict, InvalidSpec, NotFound
+from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound
+from heroes_core.module import Call, Services, perform
 from heroes_core.work import Caller, Database
+from heroes_identity import service as identity
+from heroes_identity import store as identities
+from heroes_identity.model import NewPerson, Organisation, Passwords
 from heroes_workflows import service, store
+from heroes_workflows.handlers import MODULE
 from tests.unit.workflows.conftest import ALICE, BOB, MANAGER, STRANGER, add_run, parsed
 
 
@@ -107,6 +112,54 @@ def test_others_runs_are_not_found(sqlite: Database, caller: Caller) -> None:
         ):
             with pytest.raises(NotFound, match=f"There is no run {identity}"):
                 look()
+
+
+def test_members_of_a_project_see_each_others_runs(database: Database) -> None:
+    """Whoever is in a run's project lists it, looks at it and its jobs, and cannot stop it; others, members of another
+    organisation's project of that name and former members see nothing of it."""
+    with database.write() as work:
+        directory = identity.embedded(Passwords(memory_kib=8, rounds=1, lanes=1))(work)
+        for name in ("acme", "umbrella"):
+            new = Organisation(name, "", "client", "EUR", True, work.now)
+            identity.add_organisation(work, directory, "setup", new, "admin", "a long password")
+            for person in ("bob", "zoe", "carl"):
+                directory.add_person(NewPerson(name, person, password="a long password"))
+        identity.add_project(work, MANAGER, "wing", "", ["bob"])
+        identity.add_project(work, STRANGER, "wing", "", ["zoe"])
+    run, other = add_run(database, project="wing"), add_run(database, project="tail")
+    outside = Caller("umbrella", "zoe", frozenset({"submit"}))
+    with database.write() as work:
+        assert service.show(work, BOB, run).instance.user == "alice"
+        assert len(service.list_jobs(work, BOB, api.ListJobs(workflow_instance_id=run)).items) == 1
+        assert service.shares(work, BOB, "wing")
+        with pytest.raises(NotAllowed, match="alice's"):
+            service.cancel(work, BOB, run)
+        for caller, hidden in ((BOB, other), (outside, run), (Caller("acme", "carl", BOB.rights), run)):
+            with pytest.raises(NotFound):
+                service.show(work, caller, hidden)
+        identity.change_project(work, MANAGER, "wing", {}, (), ("bob",))
+        with pytest.raises(NotFound):
+            service.show(work, BOB, run)
+
+
+def test_a_project_is_listed_for_its_members(database: Database) -> None:
+    """With a project one is in, the list holds everybody's runs of it; with another's, one's own only."""
+    call = Call(BOB, database, Services())
+    run = add_run(database, project="wing")
+    add_run(database, project="tail")
+    add_run(database, organisation="umbrella", project="wing")
+
+    def ids(project: str) -> list[str]:
+        answer = perform(MODULE.bound[api.LIST.name], call, api.ListInstances(project=project))
+        return [item.id for item in parsed(answer).items]
+
+    assert ids("wing") == []
+    with database.write() as work:
+        rows = {"organisation": "acme", "kind": "project", "name": "wing", "key": "wing", "title": "", "active": True}
+        work.execute(sa.insert(identities.circle).values(**rows, created_at=work.now))
+        identities.join(work, "acme", "project", "wing", ["bob"])
+    assert ids("wing") == [run]
+    assert ids("tail") == []
 
 
 def test_a_manager_sees_the_organisations_runs(sqlite: Database) -> None:
