@@ -99,6 +99,8 @@ class Desk:
     limited: dict[str, float] = field(default_factory=dict)
     #: Jobs of nobody, seen once.
     strangers: set[str] = field(default_factory=set)
+    #: Jobs under our account of another name: since when they are seen.
+    foreign: dict[str, float] = field(default_factory=dict)
     trouble: HeroesError | None = None
     #: As last polled: partition -> [free, all] CPUs; and when all records were last read again.
     load: dict[str, list[int]] = field(default_factory=dict)

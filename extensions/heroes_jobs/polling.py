@@ -38,6 +38,8 @@ TOMBSTONE = "tombstone"
 TOGETHER = 500
 #: How often a cursor is stored though nothing changed.
 NOTED_S = 60.0
+#: How long a job of another name may be seen.
+FOREIGN_S = 60.0
 #: A probe has ended after this.
 CANARY_S = 1800.0
 _SHOWN = (Queued, Running, Stopping, Ending)
@@ -63,6 +65,7 @@ def poll(desk: Desk) -> bool:
     desk.load, desk.noted_at = load, began if changed else desk.noted_at
     _stop_uncovered(desk)
     _strangers(desk, answer.queue)
+    _foreign(desk, answer.foreign)
     return moved
 
 
@@ -254,6 +257,23 @@ def _strangers(desk: Desk, queue: Sequence[Entry]) -> None:
     if foreign:
         with desk.database.write() as work:
             _audit(work, desk, foreign)
+
+
+def _foreign(desk: Desk, names: Mapping[str, str]) -> None:
+    """Jobs under our account that do not even look like ours, for whoever reached the scheduler from inside a job:
+    cancelled once they have been seen for a while, since what an administrator tries by hand is over soon."""
+    at = desk.now()
+    desk.foreign = {job_id: desk.foreign.get(job_id, at) for job_id in names}
+    doomed = sorted(job_id for job_id, since in desk.foreign.items() if at - since >= FOREIGN_S)
+    if not doomed:
+        return
+    desk.ask("cancel", lambda: desk.site.cancel_foreign(doomed, desk.epoch))
+    for job_id in doomed:
+        del desk.foreign[job_id]
+    with desk.database.write() as work:
+        for job_id in doomed:
+            detail = {"cluster": desk.cluster, "name": ascii(names[job_id])[:200]}
+            work.audit(desk.facts.owner, "engine", "jobs.stranger-cancelled", job_id, **detail)
 
 
 def _canary(entry: Entry, at: float) -> bool:

@@ -179,6 +179,8 @@ class Poll:
     started: Mapping[str, str]
     #: Free and total CPUs per queue, for predictions of wait.
     load: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    #: Jobs under our account whose name is no key: job id -> name.
+    foreign: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,9 @@ class Site(Protocol):
 
     def cancel(self, keys: Sequence[str], epoch: int) -> None:
         """Cancel by job name. Idempotent; a job that has ended is no error."""
+
+    def cancel_foreign(self, job_ids: Sequence[str], epoch: int) -> None:
+        """Cancel jobs that a poll told as foreign; an id that is a job of ours by now is left alone."""
 
     def seal(self, moves: Mapping[str, str], epoch: int) -> dict[str, Listing]:
         """Rename `jobs/<key>/out` to `data/…` (the value, relative to the base) and list it, with what the job wrote to

@@ -185,6 +185,9 @@ class MachineSite(SlurmSite):
         self._do(commands.Call(self.place, "fence", commands.nothing, epoch=epoch))
         self._client.ask("cancel", keys=list(options.check_keys(tuple(keys))))
 
+    def cancel_foreign(self, job_ids: Sequence[str], epoch: int) -> None:
+        """Nobody else hands jobs to this scheduler."""
+
     def remove(self, keys: Sequence[str], epoch: int) -> None:
         """Delete what attempts left, and their entries in the book."""
         super().remove(keys, epoch)

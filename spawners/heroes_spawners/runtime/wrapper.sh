@@ -190,9 +190,29 @@ read_names() { # standard input -> names, separated by commas
 cancel() {
     read_names
     queue=$(timeout -k 5 30 squeue --user="$LOGNAME" --name="$names" -h -o '%i' 2>&1) || fail scheduler "$queue"
-    [ -n "$queue" ] || return 0
     # shellcheck disable=SC2086  # job ids
-    text=$(timeout -k 5 45 scancel $queue 2>&1) && return 0
+    [ -z "$queue" ] || end_jobs $queue
+}
+
+# Job ids on standard input, of jobs that are not ours: one that has a name of ours by now is left alone.
+cancel_foreign() {
+    wanted=' '
+    while read -r id; do wanted="$wanted$id "; done
+    queue=$(timeout -k 5 30 squeue --user="$LOGNAME" -h -o '%i %j' 2>&1) || fail scheduler "$queue"
+    set --
+    while read -r id name; do
+        id=${id%%[_+]*}
+        case $wanted in *" $id "*) ;; *) continue ;; esac
+        case $name in *[!0-9A-Z]*) ;; ??????????????????????????) continue ;; esac
+        set -- "$@" "$id"
+    done <<EOF
+$queue
+EOF
+    [ $# -eq 0 ] || end_jobs "$@"
+}
+
+end_jobs() {
+    text=$(timeout -k 5 45 scancel "$@" 2>&1) && return 0
     IFS=$newline
     for line in $text; do
         case $line in
@@ -306,7 +326,7 @@ checksums() { # PATH, names ending in NUL on standard input
 printf 'begin %s\n' "$nonce"
 cd "$base" 2>/dev/null || fail storage "$base is not there"
 case $verb in
-    submit | give-up | cancel | seal | remove | remove-data) fence ;;
+    submit | give-up | cancel | cancel-foreign | seal | remove | remove-data) fence ;;
 esac
 case $verb in
     submit) submit ;;
@@ -316,6 +336,7 @@ case $verb in
     accounting) accounting "$@" ;;
     give-up) give_up ;;
     cancel) cancel ;;
+    cancel-foreign) cancel_foreign ;;
     seal) seal "$@" ;;
     list) list "$@" ;;
     remove) remove ;;

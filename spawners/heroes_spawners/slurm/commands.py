@@ -181,7 +181,8 @@ def poll(place: Place, since: float) -> Call[tuple[Poll, float]]:
 
 def _poll(parts: parse.Parts) -> tuple[Poll, float]:
     records, started, now = parse.changes(parts["files"])
-    return Poll(parse.queue(parts["queue"]), records, "", started, parse.load(parts["load"])), now
+    queue, load, foreign = parse.queue(parts["queue"]), parse.load(parts["load"]), parse.foreign(parts["queue"])
+    return Poll(queue, records, "", started, load, foreign), now
 
 
 def accounting(place: Place, keys: Sequence[str], since: datetime) -> Call[dict[str, list[Accounted]]]:
@@ -210,6 +211,11 @@ def _taken(parts: parse.Parts) -> dict[str, bool]:
 def cancel(place: Place, keys: Sequence[str], epoch: int) -> Call[None]:
     """scancel of every job of these names."""
     return Call(place, "cancel", nothing, body=body(options.check_keys(keys)), epoch=epoch)
+
+
+def cancel_foreign(place: Place, job_ids: Sequence[str], epoch: int) -> Call[None]:
+    """scancel of jobs that are not of ours, by id."""
+    return Call(place, "cancel-foreign", nothing, body=body(options.check_job_ids(job_ids)), epoch=epoch)
 
 
 def seal(place: Place, moves: Mapping[str, str], epoch: int) -> Call[dict[str, Listing]]:

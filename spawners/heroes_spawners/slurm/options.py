@@ -34,6 +34,7 @@ ALLOWED = (
     "wckey",
 )
 _VALUE = re.compile(r"[A-Za-z0-9_.,:/@+*&-]{1,200}")
+JOB_ID = re.compile(r"[0-9]{1,18}")
 #: Paths that go to the shell and to SLURM, which gives "%" and "\" a meaning of its own.
 BASE = re.compile(r"(/[A-Za-z0-9_.-]+)+")
 
@@ -87,6 +88,14 @@ def check_keys(keys: Sequence[str]) -> tuple[str, ...]:
         if not ULID.fullmatch(key):
             raise InvalidSpec(f"{key!r} is not a key", hint="Keys are made by the platform.")
     return tuple(keys)
+
+
+def check_job_ids(job_ids: Sequence[str]) -> tuple[str, ...]:
+    """Job ids, plain numbers."""
+    for job_id in job_ids:
+        if not JOB_ID.fullmatch(job_id):
+            raise InvalidSpec(f"{job_id!r} is not a job id", hint="Ids come from the queue.")
+    return tuple(job_ids)
 
 
 def check_path(path: str, below: str = "", depth: int = 1) -> str:

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from heroes.api.errors import Conflict, HeroesError, LinkDown, SchedulerDown, StoreBusy
 from heroes.api.ids import ULID
 from heroes_spawners.site import Accounted, Listing, Queued, Record, SiteFile
+from heroes_spawners.slurm.options import JOB_ID
 from heroes_spawners.slurm.words import accounting_state, queue_state
 from heroes_spawners.transport import Completed
 
 Parts = Mapping[str, bytes]
-_JOB_ID = re.compile(r"[0-9]{1,18}")
 _RECORD = re.compile(r"(\d{1,18}) (-?\d{1,6}) (\d{1,12}(?:\.\d{1,9})?)")
 
 
@@ -78,9 +78,20 @@ def queue(data: bytes) -> tuple[Queued, ...]:
     found = []
     for line in lines(data):
         fields = line.split("|", 7)
-        if len(fields) == 8 and _JOB_ID.fullmatch(fields[0]) and ULID.fullmatch(fields[7]):
+        if len(fields) == 8 and JOB_ID.fullmatch(fields[0]) and ULID.fullmatch(fields[7]):
             found.append(_queued(fields))
     return tuple(found)
+
+
+def foreign(data: bytes) -> dict[str, str]:
+    """Jobs of the same lines that are not named like ours, by id; an array or a heterogeneous job by its first part."""
+    found = {}
+    for line in lines(data):
+        fields = line.split("|", 7)
+        job_id = re.split(r"[_+]", fields[0])[0]
+        if len(fields) == 8 and JOB_ID.fullmatch(job_id) and not ULID.fullmatch(fields[7]):
+            found[job_id] = fields[7]
+    return found
 
 
 def _queued(fields: list[str]) -> Queued:
@@ -132,7 +143,7 @@ def _take(path: str, content: bytes, records: list[Record], started: dict[str, s
             records.append(record)
     elif folder == "run" and name.endswith("/owner") and ULID.fullmatch(name.removesuffix("/owner")):
         owner = text.split(" ", 1)[0]
-        if _JOB_ID.fullmatch(owner):
+        if JOB_ID.fullmatch(owner):
             started[name.removesuffix("/owner")] = owner
 
 
@@ -154,7 +165,7 @@ def accounting(data: bytes) -> dict[str, list[Accounted]]:
         fields = line.split("|", 11)
         if len(fields) != 12:
             continue
-        if _JOB_ID.fullmatch(fields[0]):
+        if JOB_ID.fullmatch(fields[0]):
             last = _accounted(fields) if ULID.fullmatch(fields[11]) else None
             if last is not None:
                 found.setdefault(last.key, []).append(last)

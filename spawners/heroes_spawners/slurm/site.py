@@ -174,6 +174,11 @@ class SlurmSite:
         for some in _pieces(keys):
             self._do(commands.cancel(self.place, some, epoch))
 
+    def cancel_foreign(self, job_ids: Sequence[str], epoch: int) -> None:
+        """Cancel jobs of other names by their ids."""
+        for some in _pieces(job_ids):
+            self._do(commands.cancel_foreign(self.place, some, epoch))
+
     def seal(self, moves: Mapping[str, str], epoch: int) -> dict[str, Listing]:
         """Rename out/ folders and list them."""
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from hashlib import md5
 
 from heroes.api.errors import LinkDown
+from heroes.api.ids import ULID
 from heroes_spawners.site import (
     Accepted,
     Accounted,
@@ -85,7 +86,8 @@ class FakeSite(FakeScheduler):
         queue = tuple(self._queued(job) for job in self._jobs if job.state in (State.PENDING, State.RUNNING))
         started = dict(item for item in news if isinstance(item, tuple))
         records = tuple(item for item in news if isinstance(item, Record))
-        return Poll(queue, records, str(len(self._news)), started, self._load())
+        foreign = {job.job_id: job.key for job in queue if not ULID.fullmatch(job.key)}
+        return Poll(queue, records, str(len(self._news)), started, self._load(), foreign)
 
     def _queued(self, job: Batch) -> Queued:
         reason = "Priority" if job.state is State.PENDING else ""
@@ -139,6 +141,10 @@ class FakeSite(FakeScheduler):
         for job in self._jobs:
             if job.key in keys and job.state in (State.PENDING, State.RUNNING):
                 self._end(job, State.CANCELLED, self.clock.now())
+
+    def cancel_foreign(self, job_ids: Sequence[str], epoch: int) -> None:
+        """Cancel by id what is not named like ours."""
+        self.cancel([job.key for job in self._jobs if job.job_id in job_ids and not ULID.fullmatch(job.key)], epoch)
 
     def seal(self, moves: Mapping[str, str], epoch: int) -> dict[str, Listing]:
         """Rename `jobs/<key>/out` and list it."""

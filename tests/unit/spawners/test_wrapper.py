@@ -289,3 +289,24 @@ def test_an_answer_that_makes_no_sense_is_a_lost_link(answer: bytes) -> None:
     call = replace(commands.poll(commands.Place("/r", "/b"), 0.0), nonce="n")
     with pytest.raises(LinkDown, match="answer to poll makes no sense"):
         call.parse(Completed(0, b"begin n\n" + answer + b"\nend n\n"))
+
+
+def test_foreign_jobs_are_cancelled_by_id_unless_the_id_is_ours_by_now(tools: Tools, tmp_path: Path) -> None:
+    """Ids are given again after a crash of the controller; arrays are told by their first part."""
+    key = new_ulid()
+    queue = f"printf '7 my job\\n8 {key}\\n9_[1-4] x\\n11+1 x\\n12 other\\n'"
+    site = tools(squeue=queue, scancel='echo "$*" >>{log}')
+    site.cancel_foreign(["7", "8", "9", "11"], 1)
+    assert calls(tmp_path) == ["7 9 11"]
+    with pytest.raises(InvalidSpec):
+        site.cancel_foreign(["7; reboot"], 1)
+
+
+def test_a_poll_tells_jobs_of_other_names(tools: Tools) -> None:
+    """They are no attempts, and whose they are is for the engine to find out."""
+    key = new_ulid()
+    line = "RUNNING|None|2026-01-01T00:00:00|2026-01-01T00:00:00|1|1"
+    site = tools(squeue=f"printf '%s\\n' '7|{line}|a|b' '8|{line}|{key}' '9_1|{line}|x'")
+    poll = site.poll("")
+    assert poll.foreign == {"7": "a|b", "9": "x"}
+    assert [each.key for each in poll.queue] == [key]
