@@ -118,7 +118,7 @@ def test_inputs_are_objects() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "inputs.table: sums needs it and none was given. Upload it and name it as bucket/key. A table of numbers."),
+        ({}, "inputs.table: sums needs it and none was given. Upload it and name it as bucket/key."),
         ({"table": "alice"}, "inputs.table: 'alice' is no object"),
         ({"table": "alice/x", "tabel": "alice/y"}, "Did you mean 'table'?"),
     ],
