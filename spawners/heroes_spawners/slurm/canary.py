@@ -120,9 +120,12 @@ def _trial(site: SlurmSite, facts: Mapping[str, Any], means: str) -> Facts:
 
 
 def _show(site: SlurmSite, job_id: str) -> dict[str, str]:
-    """The scheduler's own record of a job, soon after its submission."""
+    """The scheduler's own record of a job, soon after its submission; {} when it was forgotten already."""
     argv = ("sh", "-c", _SHOW_JOB, "heroes", job_id)
     done = site.transport.run(argv, deadline_s=30, limit=1 << 20)
+    if done.returncode and b"Invalid job id" not in done.stderr + done.stdout:
+        told = done.stderr.decode(errors="replace").strip()[-300:]
+        raise SchedulerDown(f"the canary cannot be looked at: {told}", hint="It is tried again.")
     return dict(re.findall(r"(\w+)=(\S*)", done.stdout.decode(errors="replace")))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from heroes.api.errors import InvalidSpec
+from heroes.api.errors import InvalidSpec, SchedulerDown
 from heroes_spawners.programs import APPLICATIONS, ENGINES, NEEDED
 from heroes_spawners.slurm import canary, probe
 from heroes_spawners.slurm.site import SlurmSettings, SlurmSite
@@ -160,6 +161,21 @@ def test_a_site_that_does_as_asked_passes() -> None:
     """The scheduler has what was asked for; a job that is forgotten already is not compared."""
     canary._compare(site(), "cpu", "K", ASKED)
     canary._compare(site(), "cpu", "K", {})
+
+
+def test_a_canary_that_cannot_be_looked_at_proves_nothing(tmp_path: Path) -> None:
+    """A scheduler that does not answer is asked again; one that has forgotten the job has answered."""
+    program = tmp_path / "scontrol"
+    transport = LocalTransport({"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    here = SlurmSite(transport, SlurmSettings("/b"))
+    for said, status in (("Unable to contact slurm controller", 1), ("Invalid job id specified", 1), ("JobName=K", 0)):
+        program.write_text(f"#!/bin/sh\n[ {status} = 0 ] || exec >&2\necho '{said}'\nexit {status}\n")
+        program.chmod(0o755)
+        if "contact" in said:
+            with pytest.raises(SchedulerDown, match="cannot be looked at: Unable to contact"):
+                canary._show(here, "7")
+        else:
+            assert canary._show(here, "7") == ({} if status else {"JobName": "K"})
 
 
 @pytest.mark.parametrize(
