@@ -13,7 +13,10 @@ from heroes_jobs import store
 from heroes_jobs.model import Rules
 from heroes_jobs.ports import ClusterFacts, QueueFacts
 
-_WAITS = frozenset(field.name for field in fields(Rules))
+#: Whether there is accounting is what a site is, not what it is told to be.
+_WAITS = frozenset(field.name for field in fields(Rules)) - {"accounted"}
+_COUNTS = ("polls", "storage_tries", "max_lost")
+_LEAST = {"unsure_s": 8.0, "polls": 2.0, "silent_s": 8.0, "storage_tries": 1.0, "max_lost": 1.0, "cancel_s": 1.0}
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Enrolled:
 
 
 def _rules(rules: Rules, waits: Mapping[str, float]) -> Rules:
-    """The rules with a cluster's own waits in seconds, and counts, put in."""
-    known: dict[str, Any] = {name: value for name, value in waits.items() if name in _WAITS}
-    return replace(rules, **known)
+    """The rules with a cluster's own waits in seconds, and counts, put in; never so short that a submission which is
+    merely slow would be made twice."""
+    known: dict[str, Any] = {name: max(value, _LEAST.get(name, 0.0)) for name, value in waits.items() if name in _WAITS}
+    counts = {name: int(known[name]) for name in _COUNTS if name in known}
+    return replace(rules, **{**known, **counts})

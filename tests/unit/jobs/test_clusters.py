@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -42,6 +43,17 @@ def test_facts_of_a_cluster(enrolled: Enrolled) -> None:
     assert (facts.rules.unsure_s, facts.rules.gap_s, facts.rules.polls) == (12.0, 7, 2)
     with pytest.raises(NotFound):
         enrolled.facts("nowhere")
+
+
+def test_no_cluster_can_give_up_what_keeps_submissions_single(enrolled: Enrolled) -> None:
+    """Waits that its owner set too short are made longer, counts are whole, and accounting is not theirs to deny."""
+    with enrolled.database.write() as work:
+        one = clusters.get(work, "alpha")
+        waits = {"unsure_s": 0.0, "polls": 0.5, "accounted": 0.0, "max_lost": 3.7, "gap_s": -1.0, "limit_s": 2.5}
+        clusters.store.change_cluster(work, replace(one, waits=waits))
+    rules = enrolled.facts("alpha").rules
+    assert (rules.unsure_s, rules.polls, rules.accounted, rules.max_lost) == (8.0, 2, True, 3)
+    assert (rules.gap_s, rules.limit_s) == (0.0, 2.5)
 
 
 def test_a_disabled_cluster_is_served_as_long_as_it_holds_attempts(enrolled: Enrolled) -> None:
