@@ -77,19 +77,19 @@ class Budgets(Model):
 class SetBudget(Model):
     """A new budget. `subject` is the user or project, empty for the organisation; `starts` and `ends` for `fixed`."""
 
-    scope: Scope
-    subject: str = Field(default="", max_length=64)
+    scope: Scope = Field(description="whom it limits")
+    subject: str = Field(default="", max_length=64, description="the user or project; empty for the organisation")
     period: Period = "month"
-    limit: Money
-    starts: AwareDatetime | None = None
-    ends: AwareDatetime | None = None
+    limit: Money = Field(description="the most that may be spent in a period")
+    starts: AwareDatetime | None = Field(default=None, description="of a fixed period, with a time zone")
+    ends: AwareDatetime | None = Field(default=None, description="of a fixed period, exclusive")
 
 
 class ChangeBudget(Model):
     """A new limit, from now on."""
 
     budget_id: BudgetId
-    limit: Money
+    limit: Money = Field(description="the most that may be spent in a period")
 
 
 class AskBudget(Model):
@@ -112,16 +112,16 @@ class AddCredit(Model):
     """Credit for an organisation, prepaid or granted; a negative amount takes back what is not spent."""
 
     organization_id: Name
-    amount: Money
-    reason: str = Field(min_length=1, max_length=500)
+    amount: Money = Field(description="what is added; below zero: taken back")
+    reason: str = Field(min_length=1, max_length=500, description="why, for the ledger")
 
 
 class AskStatement(Model):
     """What was spent from `since` (inclusive) to `until` (exclusive); by default in the current month."""
 
     by: Literal["user", "project", "cluster", "provider", "month"] = "user"
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: AwareDatetime | None = Field(default=None, description="from then on (default: this month)")
+    until: AwareDatetime | None = Field(default=None, description="before then")
 
 
 class StatementLine(Model):

@@ -37,10 +37,10 @@ class QueueTerms(Model):
     )
     carbon_g_per_kwh: float | None = Field(default=None, ge=0, le=5000, description="of that grid, in gCO2e")
     max_walltime_s: int | None = Field(default=None, ge=60, description="seconds a job may last")
-    nodes: int | None = Field(default=None, ge=1)
-    cpus_per_node: int | None = Field(default=None, ge=1)
-    memory_mib_per_node: int | None = Field(default=None, ge=0)
-    gpus_per_node: int | None = Field(default=None, ge=0)
+    nodes: int | None = Field(default=None, ge=1, description="how many it has")
+    cpus_per_node: int | None = Field(default=None, ge=1, description="CPUs that jobs may use")
+    memory_mib_per_node: int | None = Field(default=None, ge=0, description="MiB; 0: not known")
+    gpus_per_node: int | None = Field(default=None, ge=0, description="GPUs that jobs may use")
     exclusive: bool | None = Field(default=None, description="jobs get whole nodes, and pay them")
     max_jobs: int | None = Field(default=None, ge=0, description="of the platform's at once; 0: no limit")
     max_cores: int | None = Field(default=None, ge=0, description="of the platform's at once; 0: no limit")
@@ -135,10 +135,14 @@ class EnrolCluster(Model):
     """A SLURM cluster that is reached over SSH. The account must accept the service account's public key."""
 
     name: Slug
-    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$")]
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}$")] = Field(
+        description="name or address of its login node"
+    )
     port: int = Field(default=22, ge=1, le=65535)
-    user: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
-    service_account: Slug
+    user: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")] = Field(
+        description="the account there"
+    )
+    service_account: Slug = Field(description="whose key opens it")
     host_key: Annotated[str, StringConstraints(pattern=r"^$|^(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/=]+$")] = Field(
         default="", description="as in known_hosts, type and base64; empty: the first one that the host shows is pinned"
     )
@@ -154,9 +158,9 @@ class ChangeCluster(Model):
     """What is not set stays. A disabled cluster is not asked anything; a drained one finishes what it has."""
 
     cluster_id: Asked
-    disabled: bool | None = None
-    drained: bool | None = None
-    maintenance: Maintenance | None = None
+    disabled: bool | None = Field(default=None, description="nothing is asked of it")
+    drained: bool | None = Field(default=None, description="no job starts, what runs goes on")
+    maintenance: Maintenance | None = Field(default=None, description="a time in which no job starts")
     end_maintenance: bool = Field(default=False, description="cancel the maintenance window")
 
 
@@ -196,7 +200,7 @@ class AddServiceAccount(Model):
     """A fresh key pair for the caller's organisation; the platform may make it for another."""
 
     name: Slug
-    organisation: Slug | None = None
+    organisation: Slug | None = Field(default=None, description="whom it serves (default: your own)")
 
 
 class AskServiceAccount(Model):

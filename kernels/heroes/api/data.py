@@ -58,14 +58,14 @@ class AskSize(Model):
     """A bucket, or what is below a prefix in it."""
 
     bucket: Asked
-    prefix: Prefix = ""
+    prefix: Prefix = Field(default="", description="only keys that begin so")
 
 
 class Size(Model):
     """How much there is: bytes and objects."""
 
     bucket: str
-    prefix: str
+    prefix: str = Field(description="only keys that begin so")
     bytes: int
     objects: int
 
@@ -97,7 +97,7 @@ class ListObjects(Page):
     """What is in a bucket below a prefix."""
 
     bucket: Asked
-    prefix: Prefix = ""
+    prefix: Prefix = Field(default="", description="only keys that begin so")
     recursive: bool = Field(default=False, description="every object below, instead of folders")
 
 
@@ -163,7 +163,7 @@ class Grant(Model):
     bucket: str
     kind: Literal["user", "group", "project"]
     name: str
-    writable: bool
+    writable: bool = Field(description="writing is allowed too")
 
 
 class Grants(Model):
@@ -179,7 +179,7 @@ class AddGrant(Model):
     bucket: Asked
     kind: Literal["user", "group", "project"] = "user"
     name: Asked
-    writable: bool = False
+    writable: bool = Field(default=False, description="writing is allowed too")
 
 
 class RemoveGrant(Model):

@@ -108,22 +108,22 @@ class AddUser(Model):
     """A person (with a first password) or a program (which signs in with tokens)."""
 
     name: Slug
-    title: Title = ""
-    email: Email = ""
+    title: Title = Field(default="", description="how it is called for people")
+    email: Email = Field(default="", description="an address")
     program: bool = Field(default=False, description="a user that is a program: it has tokens, no password")
-    password: NewPassword | None = None
-    roles: tuple[Asked, ...] = Field(default=(), max_length=20)
-    groups: tuple[Asked, ...] = Field(default=(), max_length=100)
+    password: NewPassword | None = Field(default=None, description="10 to 256 characters")
+    roles: tuple[Asked, ...] = Field(default=(), max_length=20, description="roles to give")
+    groups: tuple[Asked, ...] = Field(default=(), max_length=100, description="groups to join")
 
 
 class ChangeUser(Model):
     """What is not set stays. Setting `active` to false ends every sign-in and token at once."""
 
     username: Asked
-    title: Title | None = None
-    email: Email | None = None
-    active: bool | None = None
-    password: NewPassword | None = None
+    title: Title | None = Field(default=None, description="how it is called for people")
+    email: Email | None = Field(default=None, description="an address")
+    active: bool | None = Field(default=None, description="whether it can be used")
+    password: NewPassword | None = Field(default=None, description="10 to 256 characters")
 
 
 class Group(Model):
@@ -151,17 +151,17 @@ class AddGroup(Model):
     """A new group."""
 
     name: Slug
-    title: Title = ""
-    members: tuple[Asked, ...] = Field(default=(), max_length=1000)
+    title: Title = Field(default="", description="how it is called for people")
+    members: tuple[Asked, ...] = Field(default=(), max_length=1000, description="users who are in it from the start")
 
 
 class ChangeGroup(Model):
     """Who joins and who leaves; what is not set stays."""
 
     groupname: Asked
-    title: Title | None = None
-    join: tuple[Asked, ...] = Field(default=(), max_length=1000)
-    leave: tuple[Asked, ...] = Field(default=(), max_length=1000)
+    title: Title | None = Field(default=None, description="how it is called for people")
+    join: tuple[Asked, ...] = Field(default=(), max_length=1000, description="users who come in")
+    leave: tuple[Asked, ...] = Field(default=(), max_length=1000, description="users who go out")
 
 
 class Role(Model):
@@ -226,18 +226,18 @@ class AddProject(Model):
     """A new project."""
 
     name: Slug
-    title: Title = ""
-    members: tuple[Asked, ...] = Field(default=(), max_length=1000)
+    title: Title = Field(default="", description="how it is called for people")
+    members: tuple[Asked, ...] = Field(default=(), max_length=1000, description="users who are in it from the start")
 
 
 class ChangeProject(Model):
     """Who joins and who leaves; what is not set stays."""
 
     projectname: Asked
-    title: Title | None = None
-    active: bool | None = None
-    join: tuple[Asked, ...] = Field(default=(), max_length=1000)
-    leave: tuple[Asked, ...] = Field(default=(), max_length=1000)
+    title: Title | None = Field(default=None, description="how it is called for people")
+    active: bool | None = Field(default=None, description="whether it can be used")
+    join: tuple[Asked, ...] = Field(default=(), max_length=1000, description="users who come in")
+    leave: tuple[Asked, ...] = Field(default=(), max_length=1000, description="users who go out")
 
 
 class TokenInfo(Model):
@@ -301,10 +301,10 @@ class AddOrganisation(Model):
     """A new organisation and its first administrator."""
 
     name: Slug
-    title: Title = ""
+    title: Title = Field(default="", description="how it is called for people")
     kind: Literal["client", "provider"] = "client"
     currency: Currency = "EUR"
-    administrator: Slug
+    administrator: Slug = Field(description="name of its first administrator")
     password: NewPassword
 
 

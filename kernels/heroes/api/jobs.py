@@ -110,7 +110,7 @@ class Resolve(Model):
     hands it to the scheduler once more (its run claim still lets it run once only)."""
 
     key: str = Field(max_length=64)
-    outcome: Literal["lost", "resubmit"]
+    outcome: Literal["lost", "resubmit"] = Field(description="lost: give it up; resubmit: hand it over again")
 
 
 LIST = Operation(

@@ -36,14 +36,14 @@ class Submit(Model):
     queue: str = Field(default="", description="queue of the cluster; needed with `cluster`")
     template: str = Field(default="", description="name of a workflow, where there is no decision")
     version: int = Field(default=0, ge=0, le=LARGEST, description="version of the template; 0 is the latest")
-    parameters: dict[Variable, Any] = {}
+    parameters: dict[Variable, Any] = Field(default={}, description="what the workflow is run with")
     inputs: dict[Variable, str] = Field(default={}, description="objects as bucket/key")
     policy: PolicyName | Literal[""] = Field(default="", description="how places are ranked; empty: the default")
     weights: Weights = Field(default=Weights(), description="for the policy `weighted`")
     deadline_s: float | None = Field(default=None, gt=0, description="seconds from now until it must be done")
     max_cost: Money | None = Field(default=None, description="most that it may cost")
     project: str = Field(default="", description="the project that pays and shares; empty: none")
-    labels: dict[Slug, LabelText] = Field(default={}, max_length=20)
+    labels: dict[Slug, LabelText] = Field(default={}, max_length=20, description="words of your own to find it by")
 
 
 class Instance(Model):
@@ -75,16 +75,18 @@ class Instance(Model):
 class ListInstances(Page):
     """Which runs to list, newest first."""
 
-    state: RunState | None = None
-    template: str = Field(default="", max_length=64)
-    project: str = Field(default="", max_length=64)
+    state: RunState | None = Field(default=None, description="only those in this state")
+    template: str = Field(default="", max_length=64, description="only those of this workflow")
+    project: str = Field(
+        default="", max_length=64, description="only those of this project; of one that you are in, everybody's"
+    )
     label: str = Field(default="", max_length=264, description="name=value")
 
 
 class ListAllInstances(ListInstances):
     """Which runs of the organisation to list."""
 
-    user: str = Field(default="", max_length=64)
+    user: str = Field(default="", max_length=64, description="only those of this user")
 
 
 class ListTemplatesInstances(ListAllInstances):
@@ -168,7 +170,7 @@ class AskEvents(Model):
     """The events of a run after number `after`; waits for the next one, `wait` seconds at most."""
 
     workflow_instance_id: RunId
-    after: int = Field(default=0, ge=0, le=LARGEST)
+    after: int = Field(default=0, ge=0, le=LARGEST, description="number of the last event seen")
     wait: float = Field(default=0, ge=0, le=30, description="seconds")
     limit: int = Field(default=200, ge=1, le=1000)
 
@@ -207,7 +209,7 @@ class ListResults(Page):
     """The results of a run, or of one step of it."""
 
     workflow_instance_id: RunId
-    step: str = Field(default="", max_length=64)
+    step: str = Field(default="", max_length=64, description="only those of this step")
 
 
 class Results(Model):

@@ -51,7 +51,7 @@ def command_for(operation: Operation) -> click.Command:
     options = [each for each in parameters if not isinstance(each, click.Argument)]
     return click.Command(
         operation.verb.split()[-1],
-        params=[*arguments, *options, OUTPUT],
+        params=[*arguments, *options, *([] if operation.download else [OUTPUT])],
         callback=callback,
         help=operation.summary,
         short_help=operation.summary,
@@ -73,10 +73,10 @@ def _ask(operation: Operation) -> Callable[..., None]:
             if every and answer.next:
                 rest = found.client.pages(operation, request.model_copy(update={"after": answer.next}))
                 answer = answer.model_copy(update={"items": (*answer.items, *rest), "next": None})
-        if not isinstance(answer, Empty):
-            show(answer, output)
-        elif output == "table":
+        if output == "table" and isinstance(answer, Empty):
             sys.stderr.write("done\n")
+        else:
+            show(answer, output)
 
     return ask
 
@@ -93,7 +93,7 @@ def _send_file(operation: Operation) -> Callable[..., None]:
 
 
 def _fetch_file(operation: Operation) -> Callable[..., None]:
-    def fetch(to: Path | None, output: str, **typed: Any) -> None:  # noqa: ARG001
+    def fetch(to: Path | None, **typed: Any) -> None:
         from heroes.progress import write_file
 
         request = parse(operation.request, values(operation, typed))

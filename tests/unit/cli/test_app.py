@@ -40,6 +40,22 @@ def test_every_verb_is_a_command() -> None:
         assert found.help, words
 
 
+def test_every_option_is_explained() -> None:
+    """No option of any command, the operator's too, is without a word of help."""
+    silent = []
+    held: list[tuple[str, click.Command]] = [("", app.program())]
+    while held:
+        words, found = held.pop()
+        if isinstance(found, click.Group):
+            context = click.Context(found)
+            inner = {name: found.get_command(context, name) for name in found.list_commands(context)}
+            held += [(f"{words} {name}", each) for name, each in inner.items() if each is not None]
+            continue
+        options = [each for each in found.params if isinstance(each, click.Option)]
+        silent += [f"{words} {each.opts[0]}" for each in options if not each.help]
+    assert silent == []
+
+
 def test_every_group_is_described() -> None:
     """Each group says what its verbs are about."""
     for name, each in app.program().commands.items():

@@ -232,3 +232,11 @@ def test_completing_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEROES_API_URL", "http://127.0.0.1:9")
     assert names("workflow", "") == []
     assert completer_for("count") is None
+
+
+def test_nothing_to_say_is_json_too(api: FakeApi, heroes: Heroes) -> None:
+    """A command whose answer is empty prints an empty object for programs, and a word for people."""
+    api.on("DELETE", "/organization/admin/groups/team", Empty())
+    done = heroes("group", "remove", "team", "--output", "json")
+    assert (done.status, json.loads(done.out)) == (0, {})
+    assert "done" in heroes("group", "remove", "team").err
