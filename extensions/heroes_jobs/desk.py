@@ -97,6 +97,10 @@ class Desk:
     breaker: Breaker = Breaker()
     #: Partitions that take no more jobs of ours before then.
     limited: dict[str, float] = field(default_factory=dict)
+    #: How long each of them was last left alone; doubled each time, so that a limit that lasts for days fills no table.
+    limit_pauses: dict[str, float] = field(default_factory=dict)
+    #: How many jobs such a queue is asked to take at once: one, then one more for each that it took.
+    admitted: dict[str, int] = field(default_factory=dict)
     #: Jobs of nobody, seen once.
     strangers: set[str] = field(default_factory=set)
     #: Jobs under our account of another name: since when they are seen.
@@ -296,6 +300,7 @@ class Desk:
         each.outgrown = None
         if each.final:
             self.following.pop(each.key, None)
+            self.limited.pop(each.spec.queue, None)  # it has room again, if the limit is one on our jobs
 
     # -- the breaker -------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from heroes_jobs.states import Queued, Running, Stopping, Submitting, Unsure, Wa
 from heroes_spawners.runtime.job import tags
 from heroes_spawners.site import Accepted, Answer, Declined, Job, Refusal, Submission, Unknown
 
+#: A centre that takes no more jobs is asked again after so long at the latest.
+LIMIT_S = 300.0
 #: While one batch is with the scheduler the next is on its way to it.
 LANES = (("submit", 1), ("submit", 2))
 
@@ -95,6 +97,7 @@ class _Room:
     def __init__(self, desk: Desk) -> None:
         self._desk, self._at = desk, desk.now()
         self._jobs: dict[str, int] = {}
+        self._left = dict(desk.admitted)
         self._cores: dict[str, int] = {}
         if any(facts.max_jobs or facts.max_cores for facts in desk.facts.queues.values()):
             for each in desk.following.values():
@@ -110,12 +113,14 @@ class _Room:
         """Whether there is room for it; then it is counted."""
         queue = each.spec.queue
         facts = self._desk.facts.queues.get(queue) or QueueFacts(queue)
-        if self._desk.limited.get(queue, 0.0) > self._at:
+        if self._desk.limited.get(queue, 0.0) > self._at or self._left.get(queue, 1) < 1:
             return False
         if facts.max_jobs and self._jobs.get(queue, 0) >= facts.max_jobs:
             return False
         if facts.max_cores and self._cores.get(queue, 0) + _cores(each) > facts.max_cores:
             return False
+        if queue in self._left:
+            self._left[queue] -= 1
         self._count(each)
         return True
 
@@ -179,6 +184,7 @@ def _answered_one(desk: Desk, each: Followed, answer: Answer) -> None:
     if not isinstance(each.state, Submitting) or each.key not in desk.following:
         return
     if isinstance(answer, Accepted):
+        _unlimit(desk, each.spec.queue)
         desk.take(each, SubmitAccepted(at, answer.job_id))
     elif isinstance(answer, Unknown):
         desk.take(each, SubmitUnsure(at, answer.text))
@@ -186,8 +192,28 @@ def _answered_one(desk: Desk, each: Followed, answer: Answer) -> None:
         image = each.spec.image.path if each.spec.image else ""
         reason = endings.refused(answer.kind, answer.text, each.spec.queue, image)
         if answer.kind is Refusal.LIMIT:
-            desk.limited[each.spec.queue] = at + desk.rules.limit_s
+            _limit(desk, each.spec.queue, at)
         desk.take(each, SubmitDeclined(at, answer.kind, reason))
+
+
+def _limit(desk: Desk, queue: str, at: float) -> None:
+    """Leave a queue alone for a while, longer each time; the answers of one batch are one time."""
+    desk.admitted[queue] = 1
+    if desk.limited.get(queue, 0.0) > at:
+        return
+    longest = max(LIMIT_S, desk.rules.limit_s)
+    pause = min(2 * desk.limit_pauses.get(queue, desk.rules.limit_s / 2), longest)
+    desk.limit_pauses[queue] = pause
+    desk.limited[queue] = at + pause
+
+
+def _unlimit(desk: Desk, queue: str) -> None:
+    """It took one: it may take more, until there is no sign of a limit left."""
+    desk.limit_pauses.pop(queue, None)
+    if queue in desk.admitted:
+        desk.admitted[queue] += 1
+        if desk.admitted[queue] > desk.settings.chunk:
+            del desk.admitted[queue]
 
 
 def _row(one: Submission, answer: Answer) -> dict[str, object]:

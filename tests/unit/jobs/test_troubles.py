@@ -21,7 +21,7 @@ from heroes_jobs.desk import EngineSettings
 from heroes_jobs.engine import Engine
 from heroes_jobs.model import Phase, Reservation
 from heroes_jobs.settlement import enlarged
-from heroes_spawners.site import CANARY, Job, Shape, State, Submission
+from heroes_spawners.site import CANARY, Declined, Job, Refusal, Shape, State, Submission
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
 from tests.unit.jobs.world import PRICE, FakeClusters, FakeMover, OneSite, World, held, spec, world
 
@@ -214,3 +214,42 @@ def test_a_larger_allocation_costs_what_its_lines_say(cpus: int, nodes: int, amo
     larger = enlarged(replace(base, cores=2, nodes=1), cpus, nodes)
     assert (larger.amount.micros if larger else 0) == amount
     assert enlarged(base, 100, 100) is None
+
+
+def test_a_centre_that_takes_no_more_is_asked_ever_more_rarely(here: World) -> None:
+    """A limit that lasts for hours costs one try now and then, not one of every job each few seconds; when it is lifted
+    all are handed over."""
+    here.site.declines += [Declined(Refusal.LIMIT, "QOSMaxSubmitJobPerUserLimit")] * 60
+    keys = here.submit(*(spec(index=index) for index in range(30)))
+    for _ in range(360):
+        here.turn(10)
+
+    def tries() -> int:
+        with here.database.read() as work:
+            return sum(len(store.submissions(work, key)) for key in keys)
+
+    assert 30 < tries() <= 25 + 7 + 12  # a batch, then one job after 3, 6, ... and at last each 300 s
+    here.site.declines.clear()
+    assert here.engine.desk.admitted == {"cpu": 1}
+    here.run(seconds=3600.0)
+    assert {here.row(key).status for key in keys} == {Phase.DONE}
+    assert tries() <= 25 + 7 + 12 + 30
+    assert here.engine.desk.admitted == {}
+
+
+def test_a_limit_on_our_own_jobs_is_tried_again_when_one_of_them_ends(here: World) -> None:
+    """A centre that admits two jobs of ours at a time is kept busy with two, at few refusals for each."""
+    plain = here.site._submit_one
+
+    def limited(submission: Submission, orphan_s: float | None) -> Any:
+        live = [job for job in here.site._jobs if job.state in (State.PENDING, State.RUNNING)]
+        return Declined(Refusal.LIMIT, "QOSMaxSubmitJobPerUserLimit") if len(live) >= 2 else plain(submission, orphan_s)
+
+    here.site._submit_one = limited
+    keys = here.submit(*(spec(index=index) for index in range(12)))
+    began = here.clock.now()
+    here.run(seconds=3600.0)
+    assert {here.row(key).status for key in keys} == {Phase.DONE}
+    assert (here.clock.now() - began).total_seconds() < 120
+    with here.database.read() as work:
+        assert sum(len(store.submissions(work, key)) for key in keys) < 12 * 4
