@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from heroes.api.errors import InvalidSpec, NotFound, StoreBusy
@@ -85,18 +86,22 @@ class Mover:
         began = time.perf_counter()
         errand = Errand(site, cluster, organisation, user, progress)
         with self._alone(errand):
-            there = listed(site, [data_path(organisation, user, ref.bucket, ref.key) for ref in objects])
+            places = [data_path(organisation, user, ref.bucket, ref.key) for ref in objects]
+            with ThreadPoolExecutor(1, "listed") as beside:  # the cluster looks while we do
+                standing = beside.submit(listed, site, places)
+                wanted = self._expand(errand, objects)
+                there = standing.result()
             with self._database.read() as work:
                 recorded = store.copies(work, cluster, there)
-            wanted = self._expand(errand, objects)
             self._clear(errand, objects, [path for path in recorded if path not in wanted], epoch)
             missing = self._missing(errand, list(wanted.values()), there, recorded)
             if missing:
                 self._send(errand, missing)
         size, seconds = sum(each.size for each in missing), time.perf_counter() - began
         self._log(errand, "stage-in", {each.name: each.size for each in missing}, seconds)
-        places = [data_path(organisation, user, ref.bucket, ref.key).rstrip("/") for ref in objects]
-        return Moved(size, seconds, tuple(map(StagedPath, objects, places)))
+        return Moved(
+            size, seconds, tuple(StagedPath(ref, path.rstrip("/")) for ref, path in zip(objects, places, strict=True))
+        )
 
     def stage_out(
         self,
@@ -154,11 +159,22 @@ class Mover:
         folders = tuple(
             data_path(errand.organisation, errand.user, ref.bucket, ref.key) for ref in objects if ref.key.endswith("/")
         )
-        gone = [path for path in others if folders and path.startswith(folders)]
-        if gone and epoch is not None:
+        if epoch is None or not folders:
+            return
+        gone = [path for path in others if path.startswith(folders) and self._is_gone(errand, path)]
+        if gone:
             errand.site.remove_data(gone, epoch)
             with self._database.write() as work:
                 store.forget_copies(work, errand.cluster, gone)
+
+    def _is_gone(self, errand: Errand, path: str) -> bool:
+        """Whether there is no object any more (or yet: it may have come since we looked) for a copy."""
+        bucket, _, key = path.removeprefix(f"{errand.folder}/").partition("/")
+        try:
+            self._objects.stat(errand.organisation, bucket, key)
+        except NotFound:
+            return True
+        return False
 
     def _missing(
         self, errand: Errand, wanted: list[Wanted], there: Mapping[str, SiteFile], recorded: Mapping[str, Copy]
