@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from heroes.api.errors import Conflict, HeroesError, Unavailable
+from heroes.api.errors import Conflict, Corrupt, HeroesError, InvalidSpec, Unavailable
 from heroes_clusters import accounts, service, store
 from heroes_clusters.keys import Vault
 from heroes_clusters.model import Cluster
@@ -43,11 +43,12 @@ class Enrolments:
     def _probe(self, name: str) -> None:
         with self.database.read() as work:
             one = service.get(work, name)
-            key = accounts.private_key(work, self.vault, one.service_account)
         try:
+            with self.database.read() as work:
+                key = accounts.private_key(work, self.vault, one.service_account)
             host_key = one.host_key or fetch_host_key(one.host, one.port)
             findings = self._ask(replace(one, host_key=host_key), key)
-        except (Unavailable, Conflict) as error:
+        except (Unavailable, Conflict, Corrupt) as error:
             self._later(one, str(error))
         except HeroesError as error:
             reason = str(error)
@@ -63,6 +64,10 @@ class Enrolments:
         try:
             partitions = [queue.partition for queue in self._queues(one)]
             return probe(transport, one.base, partitions)
+        except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+            # all of it was said by the site: nobody else's probe may end with this
+            told = f"what the cluster answers makes no sense ({type(error).__name__}: {error})"[:300]
+            raise InvalidSpec(told, hint="Look at its login and compute nodes, then probe it again.") from error
         finally:
             transport.close()
 

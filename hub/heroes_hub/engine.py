@@ -122,10 +122,15 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     engine, chores = build(home, load(home.settings_file))
     threading.Thread(target=chores.run, args=(stop,), name="chores", daemon=True).start()
-    engine.run(stop)
+    status = 0
+    try:
+        engine.run(stop)
+    except RuntimeError as error:  # a transfer may last for hours: this process must go now, for a fresh one to come
+        LOG.error("%s", error)
+        status = 1
     LOG.info("stopped")
     logging.shutdown()
-    os._exit(0)  # threads that wait for news or sites hold nothing that must be given back
+    os._exit(status)  # threads that wait for news or sites hold nothing that must be given back
 
 
 if __name__ == "__main__":

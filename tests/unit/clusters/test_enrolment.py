@@ -103,6 +103,33 @@ def test_what_cannot_be_is_refused(everywhere: Platform, answers: list[Findings 
     assert everywhere.ask(api.SHOW, cluster_id="alpha").status == "ready"
 
 
+@pytest.mark.parametrize("error", [KeyError("clock"), ValueError("could not convert string to float: 'x'")])
+def test_a_site_that_answers_nonsense_is_refused_and_harms_no_other(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What a site says may not even be what a probe can read; the next cluster is probed all the same."""
+    platform.enrol()
+
+    def probe(*_: Any) -> Findings:
+        raise error
+
+    monkeypatch.setattr(enrolment, "probe", probe)
+    assert enrolments(platform).step() == 1
+    shown = platform.ask(api.SHOW, cluster_id="alpha")
+    assert (shown.status, "makes no sense" in shown.reason) == ("refused", True)
+
+
+def test_a_key_that_cannot_be_decrypted_puts_its_probe_off(platform: Platform) -> None:
+    """The settings have another secret than before: told with the cluster, tried again, and no other waits for it."""
+    platform.enrol()
+    engine = enrolments(platform)
+    engine.vault = Vault(b"another secret")
+    assert engine.step() == 1
+    shown = platform.ask(api.SHOW, cluster_id="alpha")
+    assert (shown.status, "cannot be decrypted" in shown.reason) == ("probing", True)
+    assert engine.step() == 0
+
+
 def test_a_ready_cluster_survives_a_probe_that_fails(platform: Platform, answers: list[Findings | HeroesError]) -> None:
     """It stays ready while it cannot be asked."""
     platform.ready()

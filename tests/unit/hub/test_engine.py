@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from heroes.api.errors import LinkDown
@@ -12,6 +13,7 @@ from heroes_clusters.enrolment import Enrolments
 from heroes_clusters.keys import Vault
 from heroes_core.store import idempotency, outbox
 from heroes_core.work import Database
+from heroes_hub import engine
 from heroes_hub.engine import Chores, subscribers
 from heroes_hub.home import Home
 from tests.conftest import StillClock
@@ -55,3 +57,32 @@ def test_trouble_of_one_chore_keeps_none_from_being_done(sqlite: Database, home:
 def test_modules_are_heard() -> None:
     """Every subscription of an installed module is in the table of the dispatcher."""
     assert all(callable(each) for found in subscribers().values() for each in found)
+
+
+@pytest.mark.parametrize(("died", "status"), [(True, 1), (False, 0)])
+def test_the_process_goes_at_once_when_its_engine_has_ended(
+    monkeypatch: pytest.MonkeyPatch, home: Home, *, died: bool, status: int
+) -> None:
+    """Also after a cluster's thread died, whatever transfer is still under way: the supervisor starts a fresh one."""
+
+    class Ended:
+        def __init__(self, *, dies: bool = False) -> None:
+            self.dies = dies
+
+        def run(self, _stop: threading.Event) -> None:
+            if self.dies:
+                raise RuntimeError("the engine of alpha died; its log tells why")
+
+    def leave(found: int) -> None:
+        raise SystemExit(found)
+
+    monkeypatch.setattr(engine, "folder_argument", lambda: home)
+    monkeypatch.setattr(engine, "load", lambda _file: None)
+    monkeypatch.setattr(engine, "build", lambda _home, _settings: (Ended(dies=died), Ended()))
+    monkeypatch.setattr(engine.logs, "set_up", lambda _name: None)
+    monkeypatch.setattr(engine.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(engine.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(engine.os, "_exit", leave)
+    with pytest.raises(SystemExit) as left:
+        engine.main()
+    assert left.value.code == status
