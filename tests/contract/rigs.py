@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from heroes_spawners.site import Site
+from heroes_spawners.site import Accepted, Job, Shape, Site, Submission
 from heroes_spawners.slurm import SlurmSettings, SlurmSite
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
 from heroes_spawners.transport import Endpoint, SshTransport
@@ -41,6 +41,9 @@ class SiteRig(Protocol):
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
         """Let time pass until `happened()`; fails after a minute of the site's time."""
+
+    def stray(self, name: str) -> str:
+        """The id of a job of that name that somebody else hands in under the same account; it lasts for a while."""
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -80,6 +83,12 @@ class FakeRig:
             self.clock.advance(0.25)
         raise AssertionError("it did not happen within a minute")
 
+    def stray(self, name: str) -> str:
+        """One that the fake takes as it is."""
+        [answer] = self.site.submit([Submission(Job(name, self.queue, Shape(), SLEEPING))], self.site._epoch)
+        assert isinstance(answer, Accepted)
+        return answer.job_id
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -105,6 +114,13 @@ class SlurmRig:
         while not happened():
             assert time.monotonic() < until, "it did not happen within a minute"
             time.sleep(0.2)
+
+    def stray(self, name: str) -> str:
+        """By sbatch itself."""
+        asks = ("sbatch", "--parsable", f"--job-name={name}", "--output=/dev/null", "--chdir=/tmp", "--wrap=sleep 60")
+        done = self.site.transport.run(asks, deadline_s=60, limit=10_000)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode().strip()
 
     def close(self) -> None:
         """Close the connections."""

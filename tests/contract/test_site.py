@@ -335,3 +335,18 @@ def test_an_older_epoch_is_refused(rig: SiteRig) -> None:
         with pytest.raises(Conflict):
             call()
     assert rig.site.status([key]) == {}
+
+
+def test_jobs_of_other_names_are_told_and_can_be_cancelled(rig: SiteRig) -> None:
+    """What else runs under the account is no attempt: told apart, and ended by its id; attempts are left alone."""
+    stray = rig.stray("not-ours")
+    key, job_id = submit(rig, SLEEPING)
+    rig.wait_for(lambda: stray in rig.site.poll("").foreign)
+    poll = rig.site.poll("")
+    assert poll.foreign[stray] == "not-ours"
+    assert "not-ours" not in {queued.key for queued in poll.queue if queued.job_id != stray}
+    rig.site.cancel_foreign([stray, job_id], EPOCH)
+    rig.wait_for(lambda: stray not in rig.site.poll("").foreign)
+    assert key in {queued.key for queued in rig.site.poll("").queue}
+    rig.site.give_up([key], EPOCH)
+    rig.site.cancel([key], EPOCH)
