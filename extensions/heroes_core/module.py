@@ -172,6 +172,8 @@ def perform(bound: Bound, call: Call, request: Model, key: str = "") -> Any:
         if answer is not None:
             return answer
         call.prepared = bound.prepare(call, request)
+    if bound.operation.upload:  # what was read of the body is gone: only who sends it can begin anew
+        return bound.function(call, request)
     if not keyed:
         return again(lambda: bound.function(call, request))
     try:

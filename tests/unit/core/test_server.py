@@ -139,6 +139,8 @@ def served(sqlite: Database, made: list[str]) -> Iterator[Served]:
         except SchedulerDown:
             raise
         made.append(request.name)
+        if request.name == "busy":
+            raise StoreBusy("The database is busy.", hint="Try again.")
         return Told(text=str(size))
 
     @module.bind(DOWN)
@@ -282,6 +284,13 @@ def test_an_upload_that_is_cut_off_makes_nothing(served: Served, made: list[str]
         ask(served, "POST", "/up/part", content=broken())
     assert ask(served, "POST", "/up/whole", content=b"z").json() == {"text": "1"}
     assert made == ["whole"]
+
+
+def test_a_busy_upload_is_not_tried_again_with_half_its_body(served: Served, made: list[str]) -> None:
+    """When the database is busy after a part was read, the sender is told to send it again."""
+    answer = ask(served, "POST", "/up/busy", content=b"z" * 1000)
+    assert answer.status_code == 503
+    assert made == ["busy"]
 
 
 def test_a_refused_upload_is_told_why(served: Served) -> None:
