@@ -6,6 +6,7 @@ memory is dropped and read anew: the database is the truth.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from heroes_jobs.ports import ClusterFacts, Clusters, Mover, Sites
 from heroes_spawners.site import Site
 
 T = TypeVar("T")
+LOG = logging.getLogger("heroes.jobs")
 #: Attempts written in one transaction.
 COMMIT = 200
 _CALLS = ("prepare", "submit", "poll", "status", "accounting", "give_up", "cancel", "stage_in", "deliver", "remove")
@@ -178,6 +180,10 @@ class Desk:
                 answer = error
             except OSError as error:
                 answer = Unavailable(f"{name} at {self.cluster} failed: {error}", hint="It is tried again.")
+            except _POISON as error:  # a mistake of ours: it must not end the engine of every other organisation
+                LOG.exception("%s at %s failed", name, self.cluster)
+                told = f"{name} at {self.cluster} failed: {type(error).__name__}: {error}"
+                answer = Unavailable(told[:500], hint="It is tried again; the engine's log tells more.")
             failpoint(f"jobs.call.{name}.after")
             return answer
 

@@ -19,7 +19,7 @@ from heroes_core.work import Database
 from heroes_jobs import housekeeping, service, store
 from heroes_jobs.desk import EngineSettings
 from heroes_jobs.engine import Engine
-from heroes_jobs.model import Phase, Reservation
+from heroes_jobs.model import InputRef, Phase, Reservation
 from heroes_jobs.settlement import enlarged
 from heroes_spawners.site import CANARY, Declined, Job, Refusal, Shape, State, Submission
 from heroes_spawners.testing import FakeClock, FakeSite, Outcome
@@ -50,6 +50,15 @@ def test_a_full_disk_at_a_site_is_not_taken_for_the_database(here: World) -> Non
     assert "cannot write its files" in desk.breaker.trouble
     desk.fail(StoreBusy("full", hint=""))
     assert type(desk.trouble) is Unavailable
+
+
+def test_a_mistake_in_a_transfer_is_tried_again_and_ends_no_engine(here: World) -> None:
+    """One attempt's inputs cannot end everybody's engine: told in its story, tried again, then all is well."""
+    here.mover.trouble.append(KeyError("no such path"))  # type: ignore[arg-type]
+    [key] = here.submit(spec(inputs=(InputRef("data", "ann", "in.csv"),)))
+    here.run()
+    assert here.row(key).status == Phase.DONE
+    assert "stage_in at alpha failed: KeyError: 'no such path'" in here.story(key)
 
 
 def test_folders_that_cannot_be_removed_are_tried_once_an_hour(here: World) -> None:
