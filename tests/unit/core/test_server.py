@@ -14,7 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from heroes.api.errors import Conflict, NotSignedIn, Refused, SchedulerDown, from_body
+from heroes.api.errors import Conflict, NotSignedIn, Refused, SchedulerDown, StoreBusy, from_body
 from heroes.api.model import Empty, Model
 from heroes.api.registry import ANYBODY, SIGNED_IN, Operation
 from heroes_core import logs
