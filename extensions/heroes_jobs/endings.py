@@ -78,6 +78,8 @@ _CODES = {
     137: "it was killed (SIGKILL): often out of memory",
     139: "it touched memory that is not its own (SIGSEGV)",
     143: "it was told to stop (SIGTERM)",
+    153: "it wrote a file that is larger than all of its outputs may be (SIGXFSZ): write less, or raise max_mib of the "
+    "template's outputs",
 }
 
 
@@ -130,9 +132,13 @@ def outgrown(cpus: int, nodes: int, more: str) -> str:
     )
 
 
-def unreachable(cluster: str, since: str) -> str:
-    """What is shown while a cluster does not answer."""
-    return f"{cluster} has not been reachable since {since}. Nothing is lost: jobs go on there, and are followed again."
+def unreachable(cluster: str, since: str, trouble: str = "") -> str:
+    """What is shown while a cluster does not answer, or cannot work: its own trouble is told at the end."""
+    words = f" ({' '.join(trouble.split())[:300]})" if trouble else ""
+    return (
+        f"{cluster} has not been reachable since {since}. Nothing is lost: jobs go on there, and are followed again."
+        f"{words}"
+    )
 
 
 def no_image(image: str = "") -> str:

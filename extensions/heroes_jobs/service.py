@@ -260,7 +260,8 @@ def troubles(work: Work, clusters: Iterable[str]) -> dict[str, str]:
     for cluster in sorted(set(clusters)):
         row = store.watch(work, cluster)
         if row is not None and row.unreachable_since is not None:
-            found[cluster] = endings.unreachable(cluster, f"{row.unreachable_since:%Y-%m-%d %H:%M} UTC")
+            since = f"{row.unreachable_since:%Y-%m-%d %H:%M} UTC"
+            found[cluster] = endings.unreachable(cluster, since, row.trouble)
     return found
 
 

@@ -74,7 +74,9 @@ def test_every_reason_that_never_clears_is_told_with_the_way_out(reason: str) ->
     assert any(way in told for way in ("Ask for", "Choose", "Submit it again", "must correct it"))
 
 
-@pytest.mark.parametrize(("code", "words"), [(1, "stands in stderr"), (127, "was not found"), (137, "out of memory")])
+@pytest.mark.parametrize(
+    ("code", "words"), [(1, "stands in stderr"), (127, "was not found"), (137, "out of memory"), (153, "max_mib")]
+)
 def test_an_exit_code_is_explained(code: int, words: str) -> None:
     """The sentence names the code, what it often means, and where to look."""
     told = endings.exited(code)
@@ -90,6 +92,14 @@ def test_the_schedulers_endings_are_explained() -> None:
     assert "than its share" in endings.by_state(State.OUT_OF_MEMORY)
     assert "centre cancelled it" in endings.by_state(State.CANCELLED)
     assert "Nothing is charged" in endings.by_state(State.NODE_FAIL)
+
+
+def test_what_keeps_a_cluster_away_is_told() -> None:
+    """Since when, that nothing is lost, and the cluster's own words where there are some."""
+    told = endings.unreachable("alpha", "noon", "the disk\n is full")
+    assert told.startswith("alpha has not been reachable since noon. Nothing is lost")
+    assert told.endswith("(the disk is full)")
+    assert "(" not in endings.unreachable("alpha", "noon")
 
 
 def test_many_faults_of_outputs_are_told_shortly() -> None:
