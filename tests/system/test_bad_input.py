@@ -182,8 +182,8 @@ def test_the_smallest_change_that_is_named_admits_a_place(system: System, constr
         assert each["constraint"] == constraint
         change = re.search(pattern, each["change"])
         assert change, each
-        value = change[1] if field == "max_cost" else int(change[1])
-        options = workflow.decide(script="true", **{field: value})
+        changed: dict[str, Any] = {field: change[1] if field == "max_cost" else int(change[1])}
+        options = workflow.decide(script="true", **changed)
         assert place in {option.told.place for option in options}
     assert system.pending().micros == 0
 
