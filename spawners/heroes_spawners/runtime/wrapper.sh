@@ -196,6 +196,7 @@ cancel() {
 
 # Job ids on standard input, of jobs that are not ours: one that has a name of ours by now is left alone.
 cancel_foreign() {
+    fence
     wanted=' '
     while read -r id; do wanted="$wanted$id "; done
     queue=$(timeout -k 5 30 squeue --user="$LOGNAME" -h -o '%i %j' 2>&1) || fail scheduler "$queue"
@@ -326,7 +327,7 @@ checksums() { # PATH, names ending in NUL on standard input
 printf 'begin %s\n' "$nonce"
 cd "$base" 2>/dev/null || fail storage "$base is not there"
 case $verb in
-    submit | give-up | cancel | cancel-foreign | seal | remove | remove-data) fence ;;
+    submit | give-up | cancel | seal | remove | remove-data) fence ;;
 esac
 case $verb in
     submit) submit ;;

@@ -310,3 +310,12 @@ def test_a_poll_tells_jobs_of_other_names(tools: Tools) -> None:
     poll = site.poll("")
     assert poll.foreign == {"7": "a|b", "9": "x"}
     assert [each.key for each in poll.queue] == [key]
+
+
+def test_foreign_jobs_are_cancelled_by_the_engine_in_charge_only(tools: Tools, tmp_path: Path) -> None:
+    """As every other change: an older engine is refused."""
+    site = tools(squeue="echo '7 x'", scancel='echo "$*" >>{log}')
+    site.prepare(9)
+    with pytest.raises(Conflict):
+        site.cancel_foreign(["7"], 8)
+    assert calls(tmp_path) == []
