@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,10 +66,12 @@ def _migrate(url: str) -> None:
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
-    """The address of a fresh SQLite database."""
-    shutil.copy(sqlite_template, tmp_path / "store.sqlite")
-    return f"sqlite:///{tmp_path}/store.sqlite"
+def sqlite_url(sqlite_template: Path) -> Iterator[str]:
+    """The address of a fresh SQLite database, in memory where the system has such a folder: each commit is synced."""
+    folder = Path(tempfile.mkdtemp(prefix="heroes-sqlite-", dir=postgres.quick_folder()))
+    shutil.copy(sqlite_template, folder / "store.sqlite")
+    yield f"sqlite:///{folder}/store.sqlite"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

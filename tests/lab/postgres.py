@@ -54,7 +54,7 @@ class PostgresServer:
 
     def __init__(self, durable: bool) -> None:
         self.programs = programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="heroes-pg-", dir="/tmp" if durable else _quick_folder()))
+        self.folder = Path(tempfile.mkdtemp(prefix="heroes-pg-", dir="/tmp" if durable else quick_folder()))
         self._numbers = itertools.count(1)
         self._templates: set[str] = set()
         self._lock = threading.Lock()
@@ -174,7 +174,7 @@ def programs() -> Path:
     return found
 
 
-def _quick_folder() -> str:
+def quick_folder() -> str:
     """In memory where there is room: copying a database makes 300 files, slow on a disk that others sync."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 4 * 2**30 else "/tmp"

@@ -35,7 +35,7 @@ OPERATIONS = sorted(
     for method, told in methods.items()
 )  # fmt: skip
 #: For each operation; more by hand.
-REQUESTS = int(os.environ.get("HEROES_REQUESTS", "80"))
+REQUESTS = int(os.environ.get("HEROES_REQUESTS", "60"))
 CHEAP = Passwords(memory_kib=8, rounds=1, lanes=1)
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 #: Text that means something to one operation or another, and text that has broken programs before.
