@@ -167,8 +167,8 @@ def job_figures(here: Here, plan: StepPlan, told: Known, waits: Mapping[bool, Sp
     what = allocation(here, shape)
     limit = float(shape.walltime_s)
     run = told.ratio.map(lambda ratio: min(limit, ratio * limit / queue.speed))
-    joules = run.map(lambda seconds: here.terms.joules(what, seconds)).times(told.power)
-    gib = (moved_bytes + 0) / _GIB
+    joules = _joules(here, what, run, told)
+    gib = moved_bytes / _GIB
     price, rate = here.terms.price, here.terms.rate
 
     def cost(seconds: float, energy: float) -> float:
@@ -183,6 +183,17 @@ def job_figures(here: Here, plan: StepPlan, told: Known, waits: Mapping[bool, Sp
     return JobFigures(
         plan, run, wait, _transfer(here, moved_bytes), costs, joules, told.memory.map(lambda part: part * asked_mib),
         worst_case(here, plan, moved_bytes), told,
+    )  # fmt: skip
+
+
+def _joules(here: Here, what: Allocation, run: Spread, told: Known) -> Spread:
+    """Modelled energy times what was seen of it before, never more than the nodes can take in that time: a report above
+    that is cut too, and no prediction of what is paid for it is above what is reserved."""
+    modelled = run.map(lambda seconds: here.terms.joules(what, seconds)).times(told.power)
+    most = run.map(lambda seconds: here.terms.worst_joules(what, seconds))
+    return Spread(
+        min(modelled.q10, most.q10), min(modelled.q50, most.q50), min(modelled.q85, most.q85),
+        min(modelled.q95, most.q95),
     )  # fmt: skip
 
 

@@ -129,6 +129,17 @@ def test_a_prediction_never_exceeds_its_reservation() -> None:
         assert made.run.q95 <= 600
 
 
+def test_no_prediction_of_energy_exceeds_what_is_reserved_for_it() -> None:
+    """Where energy is paid for and past jobs drew more than modelled, the prediction stays below the worst case and
+    below what the nodes can take."""
+    at = here(replace(CLUSTER, kind="machine"), price=PriceModel(per_kwh=Decimal("0.3")), kill_wait_s=0)
+    one = plan(shape={"tasks": 8})
+    rings = {name: [[1.0, 10.0, 0.5]] * 60 for name in places.ring_job("acme", "ada", "cavity", one).keys().values()}
+    made = figures(at, one, rings=rings)
+    assert made.energy.q95 == 300 * 600
+    assert made.cost.q95 <= made.reservation.amount.micros
+
+
 def test_a_faster_machine_takes_less_time_and_money() -> None:
     """Twice the speed is half the run time and half the cost per core-hour."""
     slow, fast = figures(here(), plan()), figures(here(speed=2.0), plan())
