@@ -45,7 +45,7 @@ check: .venv/.test
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
-	@$(PY) -m pytest -q -p no:randomly tests/unit/test_docs.py
+	@$(PY) -m pytest -q -p no:randomly tests/unit/test_docs.py tests/unit/cli/test_app.py::test_the_page_is_in_step
 
 bench: .venv/.test
 	@$(PY) -m tests.bench $(BENCH)
