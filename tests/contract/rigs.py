@@ -43,7 +43,8 @@ class SiteRig(Protocol):
         """Let time pass until `happened()`; fails after a minute of the site's time."""
 
     def stray(self, name: str) -> str:
-        """The id of a job of that name that somebody else hands in under the same account; it lasts for a while."""
+        """The id of a job of that name that somebody else hands in under the same account; it lasts for a while.
+        "" where nobody else can."""
 
     def close(self) -> None:
         """Give back what it holds."""
