@@ -174,12 +174,14 @@ def perform(bound: Bound, call: Call, request: Model, key: str = "") -> Any:
         call.prepared = bound.prepare(call, request)
     if bound.operation.upload:  # what was read of the body is gone: only who sends it can begin anew
         return bound.function(call, request)
-    if not keyed:
-        return again(lambda: bound.function(call, request))
+
+    def act() -> Any:
+        return _perform_once(bound, call, request, key) if keyed else bound.function(call, request)
+
     try:
-        return again(lambda: _perform_once(bound, call, request, key))
-    except sa.exc.IntegrityError:  # another with the same key has just been answered: its answer is ours
-        return again(lambda: _perform_once(bound, call, request, key))
+        return again(act)
+    except sa.exc.IntegrityError:  # somebody was quicker: their answer to this key is ours, their name is taken
+        return again(act)
 
 
 def _answered_before(bound: Bound, call: Call, request: Model, key: str) -> Any:

@@ -153,6 +153,11 @@ def served(sqlite: Database, made: list[str]) -> Iterator[Served]:
 
     @module.bind(FAIL)
     def fail(call: Call, request: Thing) -> Empty:
+        if request.name == "quicker" and not made:
+            made.append("quicker")
+            raise sa.exc.IntegrityError("INSERT", {}, ValueError("not unique"))
+        if request.name == "quicker":
+            raise Conflict("The name is taken.", hint="Take another name.")
         if request.name == "down":
             raise SchedulerDown("The scheduler of alpha does not answer.", retry_after=7)
         raise ZeroDivisionError("secret")
@@ -271,6 +276,12 @@ def test_an_upload_streams_at_any_size(served: Served) -> None:
     part = b"y" * 2**20
     answer = ask(served, "POST", "/up/big", content=(part for _ in range(40)))
     assert answer.json() == {"text": str(40 * 2**20)}
+
+
+def test_whoever_comes_second_is_told_so(served: Served, made: list[str]) -> None:
+    """A row that somebody else made in between is seen at the second look, and is a conflict, no failure."""
+    answer = ask(served, "DELETE", "/t/quicker")
+    assert (answer.status_code, answer.json()["error"]["message"]) == (409, "The name is taken.")
 
 
 def test_an_upload_that_is_cut_off_makes_nothing(served: Served, made: list[str]) -> None:
