@@ -124,6 +124,13 @@ def closed(cluster: Cluster, queue: Queue, now: datetime, walltime_s: int = 0) -
     return _maintained(cluster, now, walltime_s)
 
 
+def stopped(cluster: Cluster, now: datetime) -> str:
+    """Why not even what was planned there before is handed over now; "" when it is. A drained cluster takes it still."""
+    if cluster.disabled:
+        return f"{cluster.name} is disabled by its administrator"
+    return _maintained(cluster, now, 0)
+
+
 def _maintained(cluster: Cluster, now: datetime, walltime_s: int) -> str:
     window = cluster.maintenance
     if window is None or now >= window.ends or now + timedelta(seconds=walltime_s) < window.begins:

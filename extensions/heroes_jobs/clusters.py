@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from heroes_clusters import service
+from heroes_clusters.model import stopped
 from heroes_core.work import Database
 from heroes_jobs import store
 from heroes_jobs.model import Rules
@@ -38,11 +39,12 @@ class Enrolled:
         with self.database.read() as work:
             one = service.get(work, cluster)
             queues = service.queues(work, cluster)
+            closed = stopped(one, work.now)
         known = {
             name: QueueFacts(queue.partition or name, queue.max_jobs, queue.max_cores, queue.options)
             for name, queue in queues.items()
         }
-        return ClusterFacts(cluster, one.organisation, known, _rules(self.rules, one.waits))
+        return ClusterFacts(cluster, one.organisation, known, _rules(self.rules, one.waits), closed)
 
     def reached(self, cluster: str, unreachable_since: datetime | None, trouble: str) -> None:
         """Note whether a cluster answers."""

@@ -53,12 +53,14 @@ class QueueFacts:
 
 @dataclass(frozen=True)
 class ClusterFacts:
-    """What the engine must know of a cluster: its owner (whose audit chain its strangers go to), queues, waits."""
+    """What the engine must know of a cluster: its owner (whose audit chain its strangers go to), queues, waits.
+    `closed`: why nothing is handed over to it now, "" when it is open; what runs there is followed all the same."""
 
     name: str
     owner: str
     queues: Mapping[str, QueueFacts]
     rules: Rules = Rules()
+    closed: str = ""
 
 
 class Clusters(Protocol):

@@ -25,7 +25,7 @@ LANES = (("submit", 1), ("submit", 2))
 def submit(desk: Desk) -> bool:
     """Hand over the next attempts, if a lane is free; whether more are ready behind them, and a lane for them too."""
     lane = free_lane(desk)
-    if lane is None:
+    if lane is None or desk.facts.closed:
         return False
     ready = _ready(desk)
     chosen = _choose(desk, ready)

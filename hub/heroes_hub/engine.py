@@ -53,17 +53,30 @@ def subscribers() -> dict[str, list[Subscriber]]:
 
 
 class Chores:
-    """What is to be done beside following clusters, in a thread of its own: news, probes, housekeeping."""
+    """What is to be done beside following clusters: news and housekeeping in one thread, probes in another, since a
+    canary may wait in a queue for minutes."""
 
     def __init__(self, home: Home, database: Database, enrolments: Enrolments) -> None:
         self._home, self._database, self._enrolments = home, database, enrolments
         self._subscribers = subscribers()
         self._housed = -HOUSE_S
 
+    def start(self, stop: threading.Event) -> None:
+        """Begin; both threads end with the process."""
+        threading.Thread(target=self.run, args=(stop,), name="chores", daemon=True).start()
+        threading.Thread(target=self.probe, args=(stop,), name="probes", daemon=True).start()
+
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop. Trouble of one chore is logged and keeps no other from being done."""
+        self._work(stop, (self._hand_over, self._keep_house))
+
+    def probe(self, stop: threading.Event) -> None:
+        """Probe the clusters that wait for it, until told to stop."""
+        self._work(stop, (self._probe,))
+
+    def _work(self, stop: threading.Event, chores: tuple[Callable[[], Any], ...]) -> None:
         while not stop.is_set():
-            for chore in (self._hand_over, self._probe, self._keep_house):
+            for chore in chores:
                 _guarded(chore)
             if not stop.is_set():
                 self._database.wait(2.0)
@@ -121,7 +134,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine, chores = build(home, load(home.settings_file))
-    threading.Thread(target=chores.run, args=(stop,), name="chores", daemon=True).start()
+    chores.start(stop)
     status = 0
     try:
         engine.run(stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from heroes.api import clusters as api
 from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound
 from heroes.api.units import PowerModel, PriceModel, Watts
 from heroes_clusters import ports, service, store
-from heroes_clusters.model import Agreement, Cluster, Queue
+from heroes_clusters.model import Agreement, Cluster, Maintenance, Queue, stopped
 from tests.conftest import StillClock
 from tests.unit.clusters.conftest import FACTS, HOST_KEY, PRICE, Platform
 
@@ -333,3 +333,14 @@ def test_the_platform_manages_every_cluster(platform: Platform) -> None:
     mayor = platform.caller("heroes")
     assert [one.name for one in platform.ask(api.LIST, mayor).items] == ["alpha"]
     assert platform.ask(api.CHANGE, mayor, cluster_id="alpha", disabled=True).disabled
+
+
+def test_a_drained_cluster_takes_what_was_planned_there_and_a_stopped_one_nothing() -> None:
+    """Disabled, or in maintenance, nothing is handed over; drained, what was planned there still is."""
+    at = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    one = Cluster("alpha", "acme", "slurm", "acme")
+    window = Maintenance(at, at + timedelta(hours=1), "new switches")
+    assert stopped(replace(one, drained=True), at) == ""
+    assert "disabled" in stopped(replace(one, disabled=True), at)
+    assert "new switches" in stopped(replace(one, maintenance=window), at)
+    assert stopped(replace(one, maintenance=window), at + timedelta(hours=2)) == ""

@@ -265,6 +265,21 @@ def test_the_centres_own_limit_is_waited_out(here: World) -> None:
     assert here.row(key).status == Phase.DONE
 
 
+def test_a_closed_cluster_is_handed_nothing_and_what_runs_is_followed(here: World) -> None:
+    """While a cluster is disabled or in maintenance a waiting attempt waits on; one that runs ends as ever."""
+    [first] = here.submit(spec())
+    here.run(lambda: here.row(first).status == Phase.RUNNING)
+    here.clusters.closed = "alpha is in maintenance"
+    here.clock.sleep(90)
+    [later] = here.submit(spec(index=1))
+    here.run(lambda: here.row(first).status == Phase.DONE)
+    assert here.row(later).status == Phase.WAITING
+    here.clusters.closed = ""
+    here.clock.sleep(90)
+    here.run()
+    assert here.row(later).status == Phase.DONE
+
+
 def test_a_full_disk_fails_it_after_some_tries(here: World) -> None:
     """A disk or quota that stays full fails the attempt with that sentence."""
     here.site.declines += [Declined(Refusal.STORAGE, "Disk quota exceeded")] * 5

@@ -91,13 +91,14 @@ class FakeClusters:
 
     queues: Mapping[str, QueueFacts] = field(default_factory=lambda: {"cpu": QueueFacts("cpu")})
     rules: Rules = QUICK
+    closed: str = ""
     told: list[tuple[datetime | None, str]] = field(default_factory=list)
 
     def names(self) -> list[str]:
         return ["alpha"]
 
     def facts(self, cluster: str) -> ClusterFacts:
-        return ClusterFacts(cluster, "centre", self.queues, self.rules)
+        return ClusterFacts(cluster, "centre", self.queues, self.rules, self.closed)
 
     def reached(self, _cluster: str, unreachable_since: datetime | None, trouble: str) -> None:
         self.told.append((unreachable_since, trouble))
