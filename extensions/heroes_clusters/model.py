@@ -125,7 +125,7 @@ def closed(cluster: Cluster, queue: Queue, now: datetime, walltime_s: int = 0) -
 
 
 def stopped(cluster: Cluster, now: datetime) -> str:
-    """Why not even what was planned there before is handed over now; "" when it is. A drained cluster takes it still."""
+    """Why nothing is handed over now that was planned there before; "" when it is. A drained cluster takes it still."""
     if cluster.disabled:
         return f"{cluster.name} is disabled by its administrator"
     return _maintained(cluster, now, 0)
