@@ -318,7 +318,7 @@ class Desk:
     def unreached(self, error: HeroesError) -> None:
         """The cluster did not answer: nothing is marked failed, nothing released; ask again later."""
         self._site = None  # what is needed to reach it may have changed
-        self._break(self.breaker.failed(self.now(), error.message, self.chance()))
+        self._break(self.breaker.failed(self.now(), str(error), self.chance()))
 
     def _break(self, breaker: Breaker) -> None:
         shown_before, shown = self.breaker.open, breaker.open
