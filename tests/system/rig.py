@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -287,7 +287,13 @@ WAITS = {
 
 
 def enrol(
-    system: System, cluster: LabCluster, name: str, *, host_key: str = "", base: str = "", partition: str = "cpu"
+    system: System,
+    cluster: LabCluster,
+    name: str,
+    *,
+    host_key: str = "",
+    base: str = "",
+    partitions: Sequence[str] = ("cpu",),
 ) -> None:
     """Enrol a lab cluster as the administrator of acme does, its key installed at the centre. It is probed then."""
     ask = system.carla.client.call
@@ -295,7 +301,7 @@ def enrol(
     cluster.authorise(account.public_key)
     power = PowerModel(idle=Watts(80), busy=Watts(240), source="data sheet")
     price = PriceModel(per_core_hour=Decimal("0.36"))  # 100 micro-units a core-second
-    terms = clusters.QueueTerms(partition=partition, price=price, power=power, carbon_g_per_kwh=420.0)
+    terms = clusters.QueueTerms(price=price, power=power, carbon_g_per_kwh=420.0)
     wanted = clusters.EnrolCluster(
         name=name,
         host=cluster.host,
@@ -304,7 +310,7 @@ def enrol(
         service_account=account.name,
         host_key=host_key or cluster.host_key,
         base=base or f"{cluster.home}/{name}-{new_ulid()}",
-        queues={"cpu": terms},
+        queues=dict.fromkeys(partitions, terms),
         waits=WAITS,
     )
     ask(clusters.ENROL, wanted)
