@@ -34,6 +34,13 @@ from heroes_identity import service as identity
 # ------------------------------------------------------------------------------------------------------- the ledger
 
 
+def hold(work: Work, organisation: str) -> None:
+    """Lock an organisation's books until the transaction ends: for one that changes other rows before it reserves,
+    settles or voids. Whoever changes books, attempts and runs locks them in this order."""
+    mine = account.c.organisation == organisation, account.c.holder == ORGANISATION
+    work.execute(sa.select(account.c.id).where(*mine).with_for_update())
+
+
 def reserve(
     work: Work,
     key: str,

@@ -36,7 +36,8 @@ class Closed:
 
 def write(work: Work, changed: Sequence[Followed], retries: int) -> None:
     """Store `changed` attempts and everything that follows from their ends. `retries`: new attempts of a step after
-    failures of the infrastructure, at most."""
+    failures of the infrastructure, at most. Locks the books, then attempts in the order of keys, then their runs."""
+    changed = sorted(changed, key=lambda each: each.key)
     for each in changed:
         _cover(work, each)
     closed = _close(work, changed, retries)

@@ -155,6 +155,13 @@ def _held(work: Work, key: str) -> sa.Row[Any]:
     return found[0]
 
 
+def hold(work: Work, organisation: str, keys: Sequence[str]) -> None:
+    """Lock what the engine locks when these attempts end, in its order: the books, the attempts. For a transaction that
+    changes their run before it comes to them."""
+    budget.hold(work, organisation)
+    store.lock(work, keys)
+
+
 def cancel(work: Work, keys: Sequence[str], actor: str) -> list[str]:
     """Those of `keys` that have not ended are wanted no more; which they were. Held ones end here and now."""
     held = set(store.aim(work, keys, Target.CANCELLED, actor, only=Target.HELD))

@@ -132,6 +132,12 @@ def add_attempts(work: Work, rows: Sequence[Mapping[str, Any]]) -> None:
         work.execute(sa.insert(attempt), list(rows))
 
 
+def lock(work: Work, keys: Sequence[str]) -> None:
+    """Lock attempts, in the order of their keys."""
+    for part in chunks(sorted(keys), 500):
+        work.execute(sa.select(attempt.c.key).where(attempt.c.key.in_(part)).order_by(attempt.c.key).with_for_update())
+
+
 def find(work: Work, keys: Sequence[str]) -> list[Row]:
     """The attempts of `keys`, in no order."""
     found: list[Row] = []

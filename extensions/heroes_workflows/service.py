@@ -146,13 +146,16 @@ def cancel(work: Work, caller: Caller, identity: str) -> api.Instance:
             f"Run {identity} is {run.user}'s: members of a project see each other's runs, and stop their own.",
             hint=f"Ask {run.user}, or whoever manages workflows in {caller.organisation}.",
         )
+    keys = store.attempts(work, identity)
+    jobs.hold(work, caller.organisation, keys)
+    run = find(work, caller, identity)
     if run.state in RUN_ENDED and not run.cancelled_by:
         raise Conflict(f"Run {identity} has ended ({run.state}).", hint="There is nothing to cancel.")
     if not run.cancelled_by:
         stopped = store.take_number(work, identity, cancelled_by=caller.actor)
         store.tell(work, stopped, "cancel", text=f"cancelled by {caller.actor}")
         work.audit(caller.organisation, caller.actor, "workflow.cancel", identity, owner=run.user)
-        jobs.cancel(work, store.attempts(work, identity), caller.actor)
+        jobs.cancel(work, keys, caller.actor)
         work.wake()
     return views.instance(find(work, caller, identity))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from heroes.api import workflows as api
+from heroes.api.errors import StoreBusy
 from heroes_core.work import Database, Work
 from heroes_jobs import service as jobs
 from heroes_jobs.model import AttemptNews, Phase
@@ -30,37 +33,49 @@ def platform(postgres_url: str) -> Iterator[Platform]:
     database.close()
 
 
-class Crossing:
-    """Lets the engine hold its attempts and a cancellation its run, before each wants what the other holds."""
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every time that the database gave up a transaction."""
+    told: list[str] = []
+    made = StoreBusy.__init__
 
-    def __init__(self) -> None:
-        self.engine, self.person = threading.Event(), threading.Event()
-        self._cancel = jobs.cancel
+    def note(self: StoreBusy, message: str, **rest: Any) -> None:
+        told.append(message)
+        made(self, message, **rest)
 
-    def hook(self, _work: Work, news: AttemptNews) -> None:
-        """In the engine's transaction, before the run hears of it; the first time only."""
-        if news.phase is Phase.RUNNING and not self.engine.is_set():
-            self.engine.set()
-            assert self.person.wait(PATIENCE_S)
-
-    def cancel(self, *arguments: Any) -> list[str]:
-        """In the person's transaction, after the run was changed."""
-        self.person.set()
-        return self._cancel(*arguments)
+    monkeypatch.setattr(StoreBusy, "__init__", note)
+    return told
 
 
-def test_a_cancellation_and_a_turn_that_wait_for_each_other_both_succeed(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
+def somebody_waits(database: Database) -> bool:
+    """Whether a transaction waits for a lock of another."""
+    query = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with database.engine.connect() as connection:
+        return bool(connection.execute(query).scalar_one())
+
+
+def test_a_cancellation_waits_for_a_turn_and_neither_is_given_up(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, busy: list[str]
 ) -> None:
-    """The database ends one of two transactions that lock the run and its attempts crosswise: it is done again, nobody
-    sees an error, and the money is right."""
+    """While the engine's transaction holds the run's attempts a cancellation waits; both lock in one order, so that
+    none is a victim, and the money is right."""
     run = platform.submit("diamond")
-    crossing = Crossing()
-    monkeypatch.setattr(jobs, "cancel", crossing.cancel)
-    monkeypatch.setattr(jobs, "_HOOKS", [crossing.hook, *jobs._HOOKS])
+    engine, waited = threading.Event(), threading.Event()
+
+    def hold(_work: Work, news: AttemptNews) -> None:
+        if news.phase is Phase.RUNNING and not engine.is_set():
+            engine.set()
+            deadline = time.monotonic() + PATIENCE_S
+            while not somebody_waits(platform.database) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            waited.set()
+
+    monkeypatch.setattr(jobs, "_HOOKS", [hold, *jobs._HOOKS])
     with ThreadPoolExecutor(2) as threads:
-        turns = threads.submit(platform.run, crossing.person.is_set)
-        assert crossing.engine.wait(PATIENCE_S)
+        turns = threads.submit(platform.run, waited.is_set)
+        assert engine.wait(PATIENCE_S)
         answer = threads.submit(lambda: platform.ask(api.CANCEL, workflow_instance_id=run.id))
         turns.result(60)
         assert answer.result(60).reason in ("", "cancelled by alice@acme")
@@ -68,10 +83,12 @@ def test_a_cancellation_and_a_turn_that_wait_for_each_other_both_succeed(
     instance = platform.show(run.id).instance
     assert (instance.state, instance.reason) == ("cancelled", "cancelled by alice@acme")
     assert platform.standing() == (instance.cost.micros, 0)
+    assert busy == []
 
 
-def test_many_cancellations_while_the_engine_works(platform: Platform) -> None:
-    """Ten runs cancelled by four threads under a working engine: each is cancelled, nothing stays reserved."""
+def test_many_cancellations_while_the_engine_works(platform: Platform, busy: list[str]) -> None:
+    """Ten runs cancelled by four threads under a working engine: each is cancelled, none is
+    given up by the database, nothing stays reserved."""
     runs = [platform.submit("diamond").id for _ in range(10)]
     begun = threading.Event()
 
@@ -87,3 +104,4 @@ def test_many_cancellations_while_the_engine_works(platform: Platform) -> None:
     shown = [platform.show(run).instance for run in runs]
     assert {one.state for one in shown} == {"cancelled"}
     assert platform.standing() == (sum(one.cost.micros for one in shown), 0)
+    assert busy == []
