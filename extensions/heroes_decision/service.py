@@ -395,13 +395,14 @@ def _quotes(candidate: _Candidate) -> list[Quote]:
 
 @dataclass(frozen=True)
 class Later:
-    """A step that is about to start: whose it is, its jobs, where they are planned, and what its inputs weigh."""
+    """A step that is about to start: whose it is, by which decision it was submitted, its jobs, where they are planned,
+    and what its inputs weigh."""
 
     organisation: str
     user: str
     project: str
     template: str
-    policy: str
+    decision: str
     plans: tuple[StepPlan, ...]
     place: str
     reserved: Money
@@ -410,8 +411,15 @@ class Later:
 
 def reconsider(work: Work, later: Later) -> tuple[list[Quote], str] | None:
     """A better place for a later step, and why; None to stay. Data that its predecessors left count as at the place
-    where they ran. It moves only for a clear gain, in the pessimistic case too, and within the budgets."""
-    wanted = clusters.usable_queues(work, later.organisation)
+    where they ran. It moves only for a clear gain, in the pessimistic case too, within the budgets and what its
+    decision was limited to; from a place that was chosen against the proposal only when that is closed."""
+    row = store.find(work, later.organisation, later.user, later.decision)
+    assert row is not None, "a decision that a run was submitted by is kept"
+    made, asked = api.Decision.model_validate_json(row.answer), api.Decide.model_validate(row.asked)
+    wanted = [
+        each for each in clusters.usable_queues(work, later.organisation)
+        if not asked.places or f"{each.cluster.name}/{each.queue.name}" in asked.places
+    ]  # fmt: skip
     heres = _heres(work, later.organisation, wanted)
     rings = _rings(work, later.organisation, later.user, later.template, later.plans, heres)
     found = [
@@ -423,20 +431,22 @@ def reconsider(work: Work, later: Later) -> tuple[list[Quote], str] | None:
         if places.refuse(here, later.plans) is None
     ]  # fmt: skip
     staying = next((each for each in found if each.here.name == later.place), None)
-    if staying is None and not found:
+    if not found or (staying is not None and row.place != made.alternatives[0].place):
         return None
-    points = scores([each.figures for each in found], POLICIES[later.policy][1])
+    points = scores([each.figures for each in found], made.weights)
     best = found[points.index(min(points))]
     if best is staying or not _worth_moving(
         best, staying, dict(zip((e.here.name for e in found), points, strict=True))
     ):
         return None
     more = best.reserved - later.reserved
+    if asked.max_cost is not None and more > Money.zero(more.currency):
+        return None
     payer = Payer(later.organisation, later.project or None, later.user)
     lines = budget.preview(work, payer, more) if more > Money.zero(more.currency) else []
     if any(line.limit is not None and line.after > line.limit for line in lines):
         return None
-    gain = "its place is closed" if staying is None else f"{best.here.name} scores better by policy {later.policy}"
+    gain = "its place is closed" if staying is None else f"{best.here.name} scores better by policy {made.policy}"
     return _quotes(best), gain
 
 

@@ -144,7 +144,7 @@ def _move(work: Work, run: sa.Row[Any], step: str) -> str:
         work,
         decision.Later(
             organisation=run.organisation, user=run.user, project=run.project, template=run.template,
-            policy=run.policy, plans=_plans(work, run, step), place=f"{rows[0].cluster}/{rows[0].queue}",
+            decision=run.decision, plans=_plans(work, run, step), place=f"{rows[0].cluster}/{rows[0].queue}",
             reserved=Money(micros=sum(row.reserved for row in rows), currency=run.currency), objects=objects,
         ),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,18 +13,20 @@ import pytest
 import sqlalchemy as sa
 
 from heroes.api import workflows as api
+from heroes.api.decision import Decide
 from heroes.api.ids import new_ulid
 from heroes.api.units import Joules, Money, Seconds
 from heroes_budget import service as budget
 from heroes_core import logs
 from heroes_core.outbox import dispatch
 from heroes_core.work import Database
+from heroes_decision import service as decision
 from heroes_decision import store as decision_store
 from heroes_jobs.model import AttemptNews, Energy, Phase
 from heroes_spawners.testing import Outcome
 from heroes_workflows import placing
 from heroes_workflows.handlers import MODULE
-from tests.unit.workflows.platform import BETA, Platform
+from tests.unit.workflows.platform import ALICE, BETA, Platform
 
 TWO = """
 name: two
@@ -201,6 +204,36 @@ def test_a_later_step_stays_where_that_is_best(sqlite: Database) -> None:
     platform.run()
     assert platform.jobs(run)["second", 0].cluster == "alpha"
     assert [event for event in platform.events(run) if event.kind == "decision"] == []
+
+
+@pytest.mark.parametrize("limit", [{"cluster": "alpha", "queue": "cpu"}, {"max_cost": Money(micros=200_000)}])
+def test_a_later_step_keeps_to_the_limits_of_its_decision(sqlite: Database, limit: Mapping[str, object]) -> None:
+    """A place that was not asked for, and money beyond what it may cost, are out of question later, too."""
+    platform, run = run_with_beta(sqlite, policy="lowest-carbon", **limit)
+    platform.run()
+    assert {job.cluster for job in platform.jobs(run).values()} == {"alpha"}
+
+
+def test_a_later_step_stays_where_its_user_wanted_it(sqlite: Database) -> None:
+    """A place that was chosen although another is better by the policy is kept."""
+    platform = Platform(sqlite, {"first": Outcome(5.0), "second": Outcome(5.0)})
+    platform.publish(TWO)
+    platform.enrol("beta", BETA)
+    asked = decision.look_up(sqlite, platform.objects, ALICE, Decide(template="two", policy="lowest-carbon"))
+    with sqlite.write() as work:
+        made = decision.decide(work, ALICE, asked)
+    assert made.alternatives[0].cluster == "beta"
+    run = platform.ask(api.SUBMIT, key=new_ulid(), decision=made.id, cluster="alpha", queue="cpu").id
+    platform.run()
+    assert {job.cluster for job in platform.jobs(run).values()} == {"alpha"}
+
+
+def test_a_later_step_is_decided_by_the_weights_that_were_given(sqlite: Database) -> None:
+    """Weights of one's own count for later steps as for the first."""
+    carbon = {"time": 0, "cost": 0, "energy": 0, "carbon": 1}
+    platform, run = run_with_beta(sqlite, policy="weighted", weights=carbon)
+    platform.run()
+    assert platform.jobs(run)["second", 0].cluster == "beta"
 
 
 def test_a_later_step_stays_where_money_for_moving_is_short(sqlite: Database) -> None:
