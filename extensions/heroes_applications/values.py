@@ -181,6 +181,8 @@ def _choice(field: str, declared: ChoiceParameter, given: Any) -> str:
 def _list(field: str, declared: ListParameter, given: Any) -> tuple[Any, ...]:
     if isinstance(given, str):
         given = given.split(",") if given else []
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        given = [given]
     if not isinstance(given, list | tuple):
         raise _ill_typed(field, declared, given)
     if len(given) > declared.max_items:
@@ -233,7 +235,7 @@ def _expected(declared: Parameter) -> str:
         case ChoiceParameter():
             return f"one of {', '.join(declared.choices)}"
         case ListParameter():
-            return f"a list of {declared.items} values"
+            return f"a list of {declared.items} values, separated by commas"
         case FileParameter():
             return "an object as bucket/key"
         case BooleanParameter():

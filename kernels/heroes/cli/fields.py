@@ -103,8 +103,8 @@ def bare(annotation: Any) -> Any:
 def click_type(annotation: Any) -> click.ParamType[Any]:
     """The type of one word."""
     kind = bare(annotation)
-    if typing.get_origin(kind) is Literal:
-        return click.Choice([str(each) for each in typing.get_args(kind)])
+    if words := _words(kind):
+        return click.Choice(words)
     if kind is Money:
         return MoneyType()
     if kind is int:
@@ -114,6 +114,14 @@ def click_type(annotation: Any) -> click.ParamType[Any]:
     if (isinstance(kind, type) and issubclass(kind, BaseModel)) or typing.get_origin(kind) in (typing.Union, dict):
         return JSONType()
     return click.STRING
+
+
+def _words(kind: Any) -> list[str]:
+    """The words of which one is taken; none where others may be, too. "" is said by leaving the option away."""
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    if any(typing.get_origin(each) is not Literal for each in kinds):
+        return []
+    return [str(word) for each in kinds for word in typing.get_args(each) if word != ""]
 
 
 def _is_many(kind: Any) -> bool:

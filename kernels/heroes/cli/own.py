@@ -56,9 +56,13 @@ def _options(found: Heroes, workflow: str, asked: dict[str, Any], places: tuple[
 
 
 def _typed(template: applications.Template, name: str, text: str) -> Any:
-    """What was typed for a parameter: text stays as it is where text is wanted, also when it reads as a number."""
+    """What was typed for a parameter: text stays as it is where text is wanted, also when it reads as a number. A list
+    without brackets is split by the platform."""
     declared = template.parameters.get(name)
-    return text if declared is not None and declared.type in ("string", "choice", "file") else json_or_text(text)
+    if declared is None:
+        return json_or_text(text)
+    worded = declared.type in ("string", "choice", "file") or (declared.type == "list" and not text.startswith("["))
+    return text if worded else json_or_text(text)
 
 
 def _number_or_text(text: str | None) -> str | float | None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from heroes.api import decision
+from heroes.api import applications, decision
 from heroes.api import jobs as jobs_api
 from heroes.api import workflows as api_types
 from heroes.api.errors import NoPlacement
+from heroes.cli import own
 from tests.unit.cli.conftest import Heroes
 from tests.unit.client import samples
 from tests.unit.client.fake_api import FakeApi
@@ -201,3 +202,11 @@ def test_the_schema(heroes: Heroes, api: FakeApi) -> None:
     """The schema of workflow files is printed as it is."""
     api.on("GET", "/organization/workflow/template_schema", {"json_schema": {"type": "object"}})
     assert json.loads(heroes("workflow", "schema").out) == {"type": "object"}
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("5", "5"), ("a,b", "a,b"), ("[1,2]", [1, 2])])
+def test_a_list_needs_no_brackets(typed: str, sent: object) -> None:
+    """Words of a list stay text, which the platform splits, so that one item is a list, too."""
+    told = {"name": "t", "title": "T", "parameters": {"names": {"type": "list", "items": "string"}}}
+    template = applications.Template.model_validate(told | {"steps": [{"name": "s", "argv": ["s"]}]})
+    assert own._typed(template, "names", typed) == sent

@@ -36,6 +36,7 @@ class Everything(Model):
     count: int | None = Field(default=None, description="how many")
     size: float = 1.5
     flag: bool = False
+    way: Literal["fast", "cheap"] | Literal[""] = ""
     kind: Literal["x", "y"] = "x"
     tags: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
@@ -68,6 +69,7 @@ def test_every_sort_of_field(api: FakeApi) -> None:
     """Numbers, flags, choices, lists, pairs, money and nested values arrive as the contract has them."""
     api.on("POST", "/t/b", Everything(bucket="b", name="n"))
     words = ["b", "n", "--count", "3", "--size", "2.5", "--flag", "--kind", "y", "--tags", "one", "--tags", "two"]
+    words += ["--way", "fast"]
     words += ["-p", "cells=80", "-p", "text=a=b", "-p", "list=[1,2]", "--amount", "12.5 chf", "--inner", '{"a": 1}']
     call(EVERYTHING, *words)
     assert api.asked[-1].json == {
@@ -76,6 +78,7 @@ def test_every_sort_of_field(api: FakeApi) -> None:
         "size": 2.5,
         "flag": True,
         "kind": "y",
+        "way": "fast",
         "tags": ["one", "two"],
         "parameters": {"cells": 80, "text": "a=b", "list": [1, 2]},
         "amount": {"micros": 12_500_000, "currency": "CHF"},
