@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from dataclasses import asdict
@@ -93,6 +94,8 @@ def logs(part: str, folder: Path | None, lines: int, follow: bool) -> None:
     """Show the log of a part of the platform: supervisor, api, engine, objects; without a name, of each."""
     home = _home(folder)
     found = sorted(path.stem for path in home.log.glob("*.log")) if home.log.is_dir() else []
+    if not found:
+        operate.existing(home)
     if part and part not in found:
         raise NotFound(
             f"there is no log of {part!r} in {home.log}", hint=f"There are: {', '.join(found) or 'none yet'}."
@@ -104,7 +107,7 @@ def logs(part: str, folder: Path | None, lines: int, follow: bool) -> None:
             kept = file.readlines()[-lines:]
             prefix = "" if part else f"{name}: "
             click.echo("".join(prefix + line for line in kept), nl=False)
-    if follow:
+    if follow and wanted:
         _follow(home.log / f"{wanted[0]}.log")
 
 
@@ -151,7 +154,8 @@ def restore(file: Path, folder: Path | None) -> None:
 
     home = _home(folder)
     told = backups.restore(home, file)
-    click.echo(f"{home.folder}: {told.rows} rows, {told.objects} objects; start it with `heroes up`")
+    command = f"heroes up --home {shlex.quote(str(home.folder))}" if folder else "heroes up"
+    click.echo(f"{home.folder}: {told.rows} rows, {told.objects} objects; start it with `{command}`")
 
 
 @click.command("verify")

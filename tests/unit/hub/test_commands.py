@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from heroes.api.errors import Conflict
-from heroes_hub import commands, operate
+from heroes.api.errors import Conflict, Unavailable
+from heroes_hub import backups, commands, operate
 from heroes_hub.home import Home
 from heroes_hub.settings import Api, Objects, Settings
 
@@ -40,3 +40,20 @@ def test_a_taken_port_names_the_file(tmp_path: Path) -> None:
         with pytest.raises(Conflict, match=str(port)) as caught:
             operate.check_ports(settings, tmp_path / "heroes.toml")
     assert str(tmp_path / "heroes.toml") in caught.value.hint
+
+
+@pytest.mark.parametrize("words", [[], ["--follow"]])
+def test_logs_of_no_platform(tmp_path: Path, words: list[str]) -> None:
+    """Where there is no platform there are no logs, and it is said."""
+    result = CliRunner().invoke(commands.logs, ["--home", str(tmp_path), *words])
+    assert isinstance(result.exception, Unavailable)
+    assert str(tmp_path) in result.exception.message
+
+
+def test_a_restored_platform_is_started_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told to start is what was restored, not the default folder."""
+    monkeypatch.setattr(backups, "restore", lambda home, file: backups.Told())
+    file = tmp_path / "backup.tar.gz"
+    file.touch()
+    result = CliRunner().invoke(commands.restore, [str(file), "--home", str(tmp_path / "other")])
+    assert f"start it with `heroes up --home {tmp_path}/other`" in result.output
