@@ -174,10 +174,23 @@ def _field(place: tuple[int | str, ...]) -> str:
 
 
 def _problem(each: ErrorDetails) -> str:
-    """What the value should be, in words where it is a pattern that few can read."""
-    if each["type"] == "string_pattern_mismatch" and each["ctx"]["pattern"].strip("^$") == ULID.pattern:
-        return "An id has 26 characters, as the lists show them"
+    """What the value should be, in words of one's own where few can read the model's."""
+    match each["type"]:
+        case "string_pattern_mismatch":
+            return _PATTERNS.get(each["ctx"]["pattern"].strip("^$"), each["msg"])
+        case "union_tag_invalid":
+            key, tag, tags = (each["ctx"][name] for name in ("discriminator", "tag", "expected_tags"))
+            return f"{key} is {tag!r}, not one of {tags}"
+        case "extra_forbidden":
+            return "There is no such field"
     return each["msg"]
+
+
+#: What texts of a pattern are.
+_PATTERNS = {
+    ULID.pattern: "An id has 26 characters, as the lists show them",
+    "[^/]+/[^/]+": "A place is cluster/queue, as `heroes workflow decide` shows it",
+}
 
 
 def _short(value: Any) -> str:

@@ -16,9 +16,9 @@ WRONG: list[tuple[type[Model], dict[str, Any], str, str]] = [
     (workflows.GetInstance, {"workflow_instance_id": "x"}, "workflow_instance_id", "An id has 26 characters"),
     (decision.Decide, {"template": "t", "policy": "best"}, "policy", "'fastest'"),
     (decision.Decide, {"template": "t", "deadline_s": -1}, "deadline_s", "greater than 0"),
-    (decision.Decide, {"template": "t", "places": ["alpha"]}, "places.0", "'alpha'"),
+    (decision.Decide, {"template": "t", "places": ["alpha"]}, "places.0", "A place is cluster/queue"),
     (workflows.Submit, {"labels": {"a": 3}}, "labels.a", "(got 3)"),
-    (workflows.Submit, {"color": "red"}, "color", "'red'"),
+    (workflows.Submit, {"color": "red"}, "color", "There is no such field (got 'red')"),
 ]
 
 

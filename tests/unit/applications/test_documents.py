@@ -53,8 +53,8 @@ def test_the_digest_is_of_the_text() -> None:
     [
         ("name: two-steps", "name: two steps", "name: String should match pattern"),
         ("title: Two steps\n", "", "title: Field required"),
-        ("title: Two steps", "titel: x\ntitle: y", "titel: Extra inputs are not permitted"),
-        ("type: integer, default: 40", "type: int, default: 40", "parameters.cells: Input tag 'int'"),
+        ("title: Two steps", "titel: x\ntitle: y", "titel: There is no such field"),
+        ("type: integer, default: 40", "type: int, default: 40", "parameters.cells: 'type' is 'int', not"),
         ("type: integer, default: 40", "type: integer, default: x", "parameters.cells.integer.default"),
         ("default: 40}", "default: 40, minimum: 50}", "parameters.cells.default: 40 is out of range"),
         ("default: 40}", "minimum: 5, maximum: 4}", "is above the maximum 4"),
