@@ -31,7 +31,8 @@ class Estimate(Model):
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.point:.3g} {self.unit} ({self.q10:.3g} to {self.q95:.3g})"
+        point, low, high = (f"{v:,.0f}" if v >= 1000 else f"{v:.3g}" for v in (self.point, self.q10, self.q95))
+        return f"{point} {self.unit} ({low} to {high})"
 
 
 class MoneyEstimate(Model):

@@ -99,6 +99,8 @@ class Grams(Quantity):
     unit = "gCO2e"
 
     def __str__(self) -> str:
+        if 0 < self.value < 1e-4:
+            return f"{self.value * 1e3:,.3g} mgCO2e"
         return f"{self.value / 1e3:,.3g} kgCO2e" if self.value >= 1e3 else f"{self.value:,.3g} gCO2e"
 
 

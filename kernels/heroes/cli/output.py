@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -45,7 +46,7 @@ def show(answer: BaseModel, output: str) -> None:
             console.print(rest)
         following = getattr(answer, "next", None)
         if isinstance(following, str):
-            sys.stderr.write(f"There is more: add --all, or --after {following}\n")
+            sys.stderr.write(f"There is more: add --all, or --after {shlex.quote(following)}\n")
         return
     console.print(details(answer))
 

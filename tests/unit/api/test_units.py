@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heroes.api.model import Model
+from heroes.api.model import Estimate, Model
 from heroes.api.units import (
     CoreSeconds,
     Gibibytes,
@@ -76,6 +76,8 @@ def test_units_do_not_mix() -> None:
         (Joules(1500), "1.5 kJ"),
         (Joules(12), "12 J"),
         (Grams(2500), "2.5 kgCO2e"),
+        (Grams(4.3e-05), "0.043 mgCO2e"),
+        (Estimate(point=41, q10=0.25, q50=40, q85=50, q95=3290, unit="J"), "41 J (0.25 to 3,290)"),
         (Seconds(90), "90 s"),
         (Seconds(600), "10 min"),
         (Seconds(36000), "10 h"),

@@ -155,12 +155,12 @@ def test_a_file_comes_down(api: FakeApi, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_list_as_a_table(heroes: Heroes, api: FakeApi) -> None:
     """A list is a table with values that people read."""
-    page = workflows_api.Instances(items=(samples.instance("done"),), next="more")
+    page = workflows_api.Instances(items=(samples.instance("done"),), next="more of it")
     api.on("GET", "/organization/workflow/instance", page)
     done = heroes("run", "list", "--limit", "1")
     assert samples.RUN in done.out
     assert "done" in done.out
-    assert "--after more" in done.err
+    assert "--after 'more of it'" in done.err
 
 
 def test_a_list_as_json(heroes: Heroes, api: FakeApi) -> None:
