@@ -144,7 +144,7 @@ def set_budget(work: Work, caller: Caller, asked: SetBudget) -> Counter:
     )  # fmt: skip
     _check_room(made, asked.limit)
     work.execute(sa.insert(account).values(**vars(made)))
-    work.audit(caller.organisation, caller.actor, "budget.set", made.name, limit=asked.limit.micros, id=fresh)
+    work.audit(caller.organisation, caller.actor, "budget.set", made.name, limit=asked.limit.exact(), id=fresh)
     return made
 
 
@@ -158,7 +158,8 @@ def change_budget(work: Work, caller: Caller, budget_id: str, limit: Money) -> C
     changed = replace(found, ceiling=limit.micros, warned_by=None)
     values = {name: getattr(changed, name) for name in ("ceiling", "warned_by", "posted", "pending", "starts", "ends")}
     work.execute(sa.update(account).where(_here(found)).values(**values))
-    detail = {"limit": limit.micros, "was": found.ceiling, "id": budget_id}
+    was = Money(micros=found.ceiling or 0, currency=found.currency).exact()
+    detail = {"limit": limit.exact(), "was": was, "id": budget_id}
     work.audit(caller.organisation, caller.actor, "budget.change", found.name, **detail)
     return changed
 
@@ -309,5 +310,5 @@ def credit(work: Work, organisation: str, amount: Money, reason: str, actor: str
     work.execute(
         sa.insert(ledger_credit).values(**row, currency=currency, actor=actor, reason=reason, at=work.now)
     )  # fmt: skip
-    work.audit(organisation, actor, "budget.credit", organisation, amount=amount.micros, reason=reason, id=row["id"])
+    work.audit(organisation, actor, "budget.credit", organisation, amount=amount.exact(), reason=reason, id=row["id"])
     return standing(work, organisation)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 
 from heroes.api import budget as api
 from heroes.api.errors import Conflict, InvalidSpec, NotAllowed, NotFound, OverBudget
 from heroes.api.units import Money
 from heroes_budget import books
+from heroes_core.store import audit_record
 from tests.conftest import StillClock
 from tests.unit.budget.conftest import Books
 
@@ -59,6 +62,11 @@ def test_a_limit_is_changed_and_removed(both: Books) -> None:
         both.spend("a", "6")
     changed = both.ask("bill", api.CHANGE, budget_id=made.id, limit=Money.of(8))
     assert changed.limit == Money.of(8)
+    with both.database.read() as work:
+        told = work.execute(
+            sa.select(audit_record.c.detail).where(audit_record.c.action == "budget.change")
+        ).scalar_one()
+    assert json.loads(told) == {"limit": "8.00 EUR", "was": "5.00 EUR", "id": made.id}
     both.spend("a", "6")
     both.ask("bill", api.REMOVE, budget_id=made.id)
     both.spend("b", "100")
