@@ -80,12 +80,19 @@ def reach(work: Work, caller: Caller, bucket: str, *, write: bool = False) -> Re
     """The bucket, if the caller may read it, or write to it; NotFound for what is not to be seen, else NotAllowed."""
     found = _reach(work, caller, bucket)
     if found is None:
-        raise NotFound(f"There is no bucket {bucket} that you can see.", hint="List yours: heroes data buckets.")
+        raise NotFound(f"There is no bucket {bucket} that you can see.", hint=_other_bucket(bucket))
     if write and not found.writable:
         raise NotAllowed(
             f"You may read the bucket {bucket}, not write to it.", hint=f"Ask {found.owner} to share it for writing."
         )
     return found
+
+
+def _other_bucket(bucket: str) -> str:
+    name, slash, below = bucket.partition("/")
+    if not slash:
+        return "List yours: heroes data buckets."
+    return f"A bucket has no slash. What is below: heroes data list {name} --prefix {below}"
 
 
 def _reach(work: Work, caller: Caller, bucket: str) -> Reach | None:

@@ -190,6 +190,8 @@ def test_buckets_of_others_are_not_there(both: Platform) -> None:
     for ask in asks:
         with pytest.raises(NotFound, match="no bucket ada"):
             ask()
+    with pytest.raises(NotFound, match="heroes data list ada --prefix traces/"):
+        both.ask("ada", api.LIST, bucket="ada/traces/")
     with pytest.raises(NotFound, match="secret"):
         both.ask("ada", api.OBJECT, bucket="ada", key="secret", organisation="umbrella")
     assert both.download("ada", "secret") == b"s"
