@@ -130,8 +130,9 @@ def _is_many(kind: Any) -> bool:
 
 def parameter(operation: Operation, name: str, field: FieldInfo) -> click.Parameter:
     """The argument or option of a field."""
-    if name in positional(operation):
-        return argument(name, type=click_type(field.annotation))
+    words = positional(operation)
+    if name in words:
+        return argument(name, type=click_type(field.annotation), required=name != "key" or "bucket" not in words)
     return _option(name, field)
 
 
@@ -177,7 +178,13 @@ def _help(field: FieldInfo) -> str:
 
 
 def values(operation: Operation, typed: Mapping[str, Any]) -> dict[str, Any]:
-    """What was typed, as fields of the request; what was left out stays out."""
+    """What was typed, as fields of the request; what was left out stays out. BUCKET/KEY may be one word."""
+    words = positional(operation)
+    if "bucket" in words and "key" in words and typed.get("key") is None:
+        bucket, _, key = typed["bucket"].partition("/")
+        if not key:
+            raise click.UsageError(f"Missing argument 'KEY': which object of {bucket}?")
+        typed = {**typed, "bucket": bucket, "key": key}
     given: dict[str, Any] = {}
     for name, field in operation.request.model_fields.items():
         value = typed.get(name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import click
 
 from heroes.api import contract
-from heroes.api.errors import Refused
+from heroes.api.errors import InvalidSpec, Refused
 from heroes.api.model import Empty, Page
 from heroes.api.registry import Operation, parse
-from heroes.cli.fields import parameter, values
+from heroes.cli.fields import METAVARS, parameter, positional, values
 from heroes.cli.output import show
 from heroes.connection import Heroes, connect
 
@@ -65,9 +66,21 @@ def platform() -> Iterator[Heroes]:
         yield found
 
 
+def _request(operation: Operation, typed: Mapping[str, Any]) -> Any:
+    """What was typed, as a request; a refusal calls an argument as the help does."""
+    try:
+        return parse(operation.request, values(operation, typed))
+    except InvalidSpec as error:
+        message, hint = error.message, error.hint
+        for name in positional(operation):
+            message = re.sub(rf"^{name}:", f"{METAVARS.get(name, name.upper())}:", message)
+            hint = re.sub(rf"\b{name}\b", METAVARS.get(name, name.upper()), hint)
+        raise InvalidSpec(message, hint=hint, detail=error.detail) from None
+
+
 def _ask(operation: Operation) -> Callable[..., None]:
     def ask(output: str, every: bool = False, **typed: Any) -> None:
-        request = parse(operation.request, values(operation, typed))
+        request = _request(operation, typed)
         with platform() as found:
             answer = found.client.call(operation, request)
             if every and answer.next:
@@ -85,7 +98,7 @@ def _send_file(operation: Operation) -> Callable[..., None]:
     def send(output: str, file: Path, **typed: Any) -> None:
         from heroes.progress import read_file
 
-        request = parse(operation.request, values(operation, typed))
+        request = _request(operation, typed)
         with platform() as found, read_file(file) as content:
             show(found.client.call(operation, request, content=content), output)
 
@@ -96,7 +109,7 @@ def _fetch_file(operation: Operation) -> Callable[..., None]:
     def fetch(to: Path | None, **typed: Any) -> None:
         from heroes.progress import write_file
 
-        request = parse(operation.request, values(operation, typed))
+        request = _request(operation, typed)
         with platform() as found, found.client.download(operation, request) as download:
             if to is None:
                 for part in download.parts:

@@ -243,3 +243,20 @@ def test_nothing_to_say_is_json_too(api: FakeApi, heroes: Heroes) -> None:
     done = heroes("group", "remove", "team", "--output", "json")
     assert (done.status, json.loads(done.out)) == (0, {})
     assert "done" in heroes("group", "remove", "team").err
+
+
+def test_an_object_may_be_named_in_one_word(heroes: Heroes, api: FakeApi) -> None:
+    """`bucket/key` is as good as both; a bucket alone is not."""
+    api.on("DELETE", "/organization/data/bucket/ada", {"objects": 1})
+    for words in (("ada/runs/a.csv",), ("ada", "runs/a.csv")):
+        assert heroes("data", "remove", *words).status == 0
+        assert api.asked[-1].query == {"key": ["runs/a.csv"]}
+    done = heroes("data", "remove", "ada")
+    assert (done.status, "which object of ada?" in done.err) == (2, True)
+
+
+def test_an_argument_is_refused_by_its_name_in_the_help(heroes: Heroes) -> None:
+    """The name that the contract gives a run is nobody's word."""
+    done = heroes("run", "cancel", "NOPE")
+    assert "RUN: An id has 26 characters, as the lists show them (got 'NOPE')" in done.err
+    assert "Correct RUN" in done.err
