@@ -45,6 +45,11 @@ def burner(tmp_path: Path) -> str:
     return f"{sys.executable} -S {tmp_path}/burn.py"
 
 
+def gone(folder: Path) -> str:
+    """Words of a shell that wait until the process whose number stands in `pid` has ended and was waited for."""
+    return f"while [ -e /proc/$(cat {folder}/pid) ]; do sleep 0.02; done"
+
+
 def test_cpu_time_of_short_children(earl_run: str, tmp_path: Path, burner: str) -> None:
     """Children that live for moments are all counted."""
     assert 0.5 <= run(earl_run, tmp_path, "sh", "-c", f"for i in 1 2 3 4 5; do {burner}; done").cpu_s <= 2.0
@@ -52,15 +57,14 @@ def test_cpu_time_of_short_children(earl_run: str, tmp_path: Path, burner: str) 
 
 def test_cpu_time_of_a_detached_child(earl_run: str, tmp_path: Path, burner: str) -> None:
     """A child in a session of its own, whose parent has gone, is counted."""
-    done = tmp_path / "done"
-    script = f"setsid sh -c '({burner}; {burner}; touch {done}) &'; while [ ! -e {done} ]; do sleep 0.02; done"
+    script = f"setsid sh -c '({burner}; {burner}) & echo $! >{tmp_path}/pid'; {gone(tmp_path)}"
     assert run(earl_run, tmp_path, "sh", "-c", script).cpu_s >= 0.2
 
 
 def test_without_perf_events(earl_run: str, tmp_path: Path, burner: str) -> None:
     """Where the kernel refuses perf events, the CPU time of children and orphans is counted all the same."""
-    report, done = tmp_path / "energy.json", tmp_path / "done"
-    script = f"(({burner}; touch {done}) &); {burner}; while [ ! -e {done} ]; do sleep 0.02; done; sleep 0.1"
+    report = tmp_path / "energy.json"
+    script = f"(({burner}; true) & echo $! >{tmp_path}/pid); {burner}; {gone(tmp_path)}"
     words = [*forbidding(298, 241), earl_run, f"--report={report}", *WATTS, "--", "sh", "-c", script]
     subprocess.run(words, check=True, timeout=60)
     found = read_report(report.read_text())
