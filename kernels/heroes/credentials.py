@@ -48,10 +48,12 @@ def save(credentials: Credentials) -> None:
 
 
 def forget() -> bool:
-    """Delete what was kept; whether there was something."""
-    kept = file().exists()
-    file().unlink(missing_ok=True)
-    return kept
+    """Forget the token that was kept, but not where the platform is; whether there was one."""
+    kept = stored()
+    if kept is None or not kept.token:
+        return False
+    save(Credentials(kept.url))
+    return True
 
 
 def stored() -> Credentials | None:
@@ -80,7 +82,7 @@ def find(url: str | None = None, token: str | None = None) -> Credentials:
     """Arguments win over the environment, that over the file; a kept token goes to the address it was made for only."""
     kept, where = stored(), address(url)
     given = token or os.environ.get("HEROES_TOKEN") or ""
-    if not given and kept is not None and kept.url.rstrip("/") == where.rstrip("/"):
+    if not given and kept is not None and kept.token and kept.url.rstrip("/") == where.rstrip("/"):
         return Credentials(where, kept.token, kept.organisation, kept.user)
     return Credentials(where, given or os.environ.get("JUPYTERHUB_API_TOKEN", ""))
 

@@ -49,7 +49,7 @@ def _password(given: str | None) -> str:
 def logout(everywhere: bool) -> None:
     """Sign out: the token is revoked and forgotten."""
     kept = credentials.stored()
-    if kept is None:
+    if kept is None or not kept.token:
         click.echo("nobody was signed in", err=True)
         return
     client = Client(kept.url, kept.token)

@@ -73,7 +73,7 @@ def test_signing_out(signed_out: Heroes, api: FakeApi) -> None:
     signed_out("login", *WHO, "--password", "p")
     assert signed_out("logout", "--everywhere").status == 0
     assert api.asked[-1].json == {"everywhere": True}
-    assert credentials.stored() is None
+    assert credentials.stored() == Credentials(api.url)
     assert "nobody was signed in" in signed_out("logout").err
 
 
@@ -82,7 +82,7 @@ def test_signing_out_when_it_has_ended(signed_out: Heroes, api: FakeApi) -> None
     signed_out("login", *WHO, "--password", "p")
     api.on("POST", "/organization/auth/logout", NotSignedIn("expired"))
     assert signed_out("logout").status == 0
-    assert credentials.stored() is None
+    assert credentials.stored() == Credentials(api.url)
 
 
 def test_signing_out_without_the_platform(signed_out: Heroes) -> None:
@@ -91,7 +91,7 @@ def test_signing_out_without_the_platform(signed_out: Heroes) -> None:
     done = signed_out("logout")
     assert done.status == 0
     assert "stays valid" in done.err
-    assert credentials.stored() is None
+    assert credentials.stored() == Credentials("http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

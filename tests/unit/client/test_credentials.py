@@ -91,11 +91,12 @@ def test_a_user_server_has_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forgetting() -> None:
-    """Forgetting deletes the file; there may be none."""
+    """Forgetting leaves the address, for the next sign-in; there may be nothing to forget."""
+    assert not credentials.forget()
     credentials.save(KEPT)
     assert credentials.forget()
     assert not credentials.forget()
-    assert credentials.stored() is None
+    assert credentials.stored() == credentials.Credentials(KEPT.url)
 
 
 def test_a_token_is_not_shown() -> None:
