@@ -181,6 +181,8 @@ def _problem(each: ErrorDetails) -> str:
         case "union_tag_invalid":
             key, tag, tags = (each["ctx"][name] for name in ("discriminator", "tag", "expected_tags"))
             return f"{key} is {tag!r}, not one of {tags}"
+        case "timezone_aware" | "datetime_parsing" | "datetime_from_date_parsing":
+            return "A time is written with its zone, for instance 2026-01-31T00:00:00Z"
         case "extra_forbidden":
             return "There is no such field"
     return each["msg"]

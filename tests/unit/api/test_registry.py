@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from heroes.api import decision, workflows
+from heroes.api import budget, decision, workflows
 from heroes.api.errors import InvalidSpec
 from heroes.api.model import Model
 from heroes.api.registry import parse
@@ -18,6 +18,8 @@ WRONG: list[tuple[type[Model], dict[str, Any], str, str]] = [
     (decision.Decide, {"template": "t", "deadline_s": -1}, "deadline_s", "greater than 0"),
     (decision.Decide, {"template": "t", "places": ["alpha"]}, "places.0", "A place is cluster/queue"),
     (workflows.Submit, {"labels": {"a": 3}}, "labels.a", "(got 3)"),
+    (budget.AskStatement, {"since": "2026-01-31"}, "since", "2026-01-31T00:00:00Z (got '2026-01-31')"),
+    (budget.AskStatement, {"since": "yesterday"}, "since", "A time is written with its zone"),
     (workflows.Submit, {"color": "red"}, "color", "There is no such field (got 'red')"),
 ]
 
