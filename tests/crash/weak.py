@@ -24,11 +24,14 @@ _NO_CLAIM = (
     ("wrapper.sh", "printf 'begin %s\\n' \"$nonce\"\n", "@LOOK_UP@printf 'begin %s\\n' \"$nonce\"\n"),
 )
 _LOOK_UP = """
-looked_up() { # by name, in the queue and in accounting
+looked_up() { # by name, in the queue and in accounting; one question for all, so that the answer comes in time
     part claims
+    known=$(
+        timeout -k 5 20 squeue --user="$LOGNAME" -h -o '%j %i'
+        timeout -k 5 60 sacct --user="$LOGNAME" -X -n -P -S now-1hour -o JobName,JobIDRaw | tr '|' ' '
+    )
     while read -r key; do
-        id=$(timeout -k 5 20 squeue --user="$LOGNAME" --name="$key" -h -o %i | head -n 1)
-        [ -n "$id" ] || id=$(timeout -k 5 60 sacct --name="$key" -X -n -P -S now-1hour -o JobIDRaw | head -n 1)
+        id=$(printf '%s\\n' "$known" | sed -n "s/^$key //p" | head -n 1)
         [ -z "$id" ] || printf '%s 1 %s -\\n' "$key" "$id"
     done
 }
