@@ -63,7 +63,7 @@ def audit(call: Call, request: Page) -> api.AuditRecords:
     """The records before the cursor, newest first."""
     query = sa.select(audit_record).where(audit_record.c.organisation == call.caller.organisation)
     if request.after:
-        query = query.where(audit_record.c.sequence < parse(_Cursor, {"after": request.after}, strings=True).after)
+        query = query.where(audit_record.c.sequence < parse(_Cursor, {"after": request.after}).after)
     with call.read() as work:
         rows = work.execute(query.order_by(audit_record.c.sequence.desc()).limit(request.limit)).all()
     items = tuple(

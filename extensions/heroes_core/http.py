@@ -136,7 +136,7 @@ class OperationHandler(JupyterHandler):
 
     def _request(self, operation: Operation, path: dict[str, str]) -> Any:
         if not operation.in_body:
-            return parse(operation.request, {**self._query(operation), **path}, strings=True)
+            return parse(operation.request, {**self._query(operation), **path})
         try:
             body = json.loads(self.request.body or b"{}")
         except (ValueError, RecursionError) as error:

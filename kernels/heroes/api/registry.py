@@ -100,12 +100,12 @@ class Operation:
         return tuple(field for field in self.request.model_fields if field not in self.path_fields)
 
 
-def parse(model: type[Model], values: dict[str, Any], *, strings: bool = False) -> Any:
+def parse(model: type[Model], values: dict[str, Any]) -> Any:
     """`values` as a `model`; InvalidSpec names each bad field, its value and what it should be.
 
-    `strings`: the values came as text from a path or query, so that "3" is a number."""
+    Text stands for a number too, as it comes from a path or query."""
     try:
-        made = model.model_validate(values, strict=False) if strings else model.model_validate(values)
+        made = model.model_validate(values)
     except ValidationError as error:
         raise _told(error) from None
     _check_plain(made, "")
